@@ -1,0 +1,293 @@
+"""The compiled module: the only door to Rust. It translates and decides nothing.
+
+Values cross as plain Python objects. Going in: None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset
+and dict (exact types, dicts in their order), `TensorLeaf` for tensors and arrays, `Alias` for a tensor that is another one,
+`Named` for the closed table of `docs/format/objects.md`. Coming out: the same, with `StoredTensor` for tensors.
+
+Failures are the classes of `gradient.errors`, raised with `code` and `hint`.
+"""
+
+from collections.abc import Buffer, Callable, Mapping, Sequence
+from typing import Literal, final
+
+type Progress = Callable[[int, int], object]
+"""Called about ten times a second with bytes done and bytes in all, on the calling thread."""
+
+__version__: str
+DEBUG_BUILD: bool
+CHUNK_BYTES: int
+
+@final
+class TensorLeaf:
+    """A tensor or array on its way into a commit."""
+
+    def __init__(
+        self,
+        dtype: str,
+        shape: Sequence[int],
+        data: Buffer,
+        *,
+        order: Sequence[int] | None = None,
+        numpy: bool = False,
+    ) -> None:
+        """`data`: contiguous uint8 buffer of the elements in row-major order of `shape`; it is read once, in `commit`."""
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def order(self) -> tuple[int, ...] | None: ...
+    @property
+    def numpy(self) -> bool: ...
+
+@final
+class Alias:
+    """This tensor is the one at `path` of the same component."""
+
+    def __init__(self, path: Sequence[object]) -> None: ...
+    @property
+    def path(self) -> tuple[object, ...]: ...
+
+@final
+class Named:
+    """A value of the closed table: `ordered-dict`, `counter`, `default-dict`, `deque`, `numpy-scalar`, ..."""
+
+    def __init__(self, name: str, value: object, extra: object = None) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> object: ...
+    @property
+    def extra(self) -> object: ...
+
+@final
+class StoredTensor:
+    """A tensor of a commit: described at once, read when asked, verified always."""
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def order(self) -> tuple[int, ...] | None: ...
+    @property
+    def numpy(self) -> bool: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def digest(self) -> str:
+        """Hex of the hash of dtype, shape, order and content ids: equal for equal tensors, read without the data."""
+    def bytes(self) -> bytes:
+        """The elements in row-major order, little-endian."""
+
+@final
+class CommitInfo:
+    """One commit, as the log shows it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def root(self) -> str: ...
+    @property
+    def parents(self) -> tuple[str, ...]: ...
+    @property
+    def branch(self) -> str: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def metrics(self) -> dict[str, float]: ...
+    @property
+    def time_ns(self) -> int: ...
+    @property
+    def kind(self) -> Literal["anchor", "delta"]: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def added_bytes(self) -> int: ...
+
+@final
+class CommitResult:
+    """What a commit became."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def root(self) -> str: ...
+    @property
+    def branch(self) -> str:
+        """Where it landed: the branch asked for, or `<branch>.<n>` after a conflict."""
+    @property
+    def step(self) -> int: ...
+    @property
+    def kind(self) -> Literal["anchor", "delta"]: ...
+    @property
+    def existing(self) -> bool:
+        """The line's tip already was this state at this step: no commit was made."""
+    @property
+    def displaced(self) -> str | None:
+        """The branch that now keeps the tip which this first commit of a line did not descend from."""
+    @property
+    def conflict(self) -> bool:
+        """Somebody else moved the branch: the commit stands on `branch`, which is a new one."""
+    @property
+    def actual_tip(self) -> str | None:
+        """On a conflict: the commit that the branch asked for points to now."""
+    @property
+    def added_bytes(self) -> int: ...
+    @property
+    def raw_bytes(self) -> int: ...
+    @property
+    def notices(self) -> list[str]: ...
+
+@final
+class Resolved:
+    """What a ref means."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def branch(self) -> str | None:
+        """The branch the ref was resolved on; None for a tag or an id."""
+    @property
+    def name(self) -> str:
+        """`branch@step` for people."""
+    @property
+    def notices(self) -> list[str]: ...
+
+@final
+class Operation:
+    """One published change of refs, HEAD or what was condemned."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def why(self) -> str: ...
+    @property
+    def time_ns(self) -> int: ...
+    @property
+    def by(self) -> dict[str, object]: ...
+    @property
+    def changes(self) -> list[tuple[str, str | None, str | None]]:
+        """(ref, commit id before, commit id after); None: absent."""
+    @property
+    def head(self) -> tuple[Literal["branch", "commit"], str]: ...
+    @property
+    def undone(self) -> bool: ...
+
+@final
+class Repository:
+    """A repository's folder `.gradient-repo`. Safe to use from several threads; not after a fork."""
+
+    @staticmethod
+    def init(path: str, *, name: str, description: str = "") -> tuple[Repository, bool]:
+        """Make the repository at `path` (the folder that gets `.gradient-repo`) or open it; True if it was made."""
+    @staticmethod
+    def open(path: str) -> Repository: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def config(self) -> dict[str, object]:
+        """Name, description, created_at."""
+    def refresh(self) -> None:
+        """Read what others published since."""
+    def commit(
+        self,
+        branch: str,
+        state: Mapping[str, Mapping[str, object]],
+        *,
+        base: str | None,
+        first: bool,
+        step: int,
+        message: str = "",
+        metrics: Mapping[str, float] | None = None,
+        environment: Mapping[str, object] | None = None,
+        create: bool = False,
+        progress: Progress | None = None,
+    ) -> CommitResult:
+        """Commit `state` ({section: {component: mapping}}) on `branch`; returns once it is durable.
+
+        `base` is the commit that this line last committed or restored, None for a fresh line; `first` says that this
+        writer has committed nothing on the branch yet, so that a tip which is not an ancestor is displaced
+        (`CommitResult.displaced`) and is no conflict. `create`: the branch must not exist (`AlreadyExistsError`).
+        Every buffer is copied before the first byte is used; nothing of Python's is read afterwards.
+        """
+    def resolve(self, ref: str, *, branch: str | None = None) -> Resolved:
+        """Resolve `branch@step`, a branch, a tag, `latest`, `HEAD` or an id prefix (four digits or more).
+
+        `latest` is the tip of `branch`, or of HEAD's branch. Raises NotFoundError with the nearest names.
+        """
+    def commit_info(self, id: str) -> CommitInfo: ...
+    def environment(self, id: str) -> dict[str, object]: ...
+    def components(self, id: str) -> dict[str, list[str]]:
+        """Sections of a commit's state and the components in each."""
+    def component(self, id: str, section: str, name: str) -> dict[object, object]:
+        """One component's mapping, tensors as `StoredTensor`; no tensor data is read."""
+    def component_root(self, id: str, section: str, name: str) -> str:
+        """The id of the component's tree: equal for equal content."""
+    def read_into(
+        self,
+        jobs: Sequence[tuple[StoredTensor, Buffer]],
+        *,
+        progress: Progress | None = None,
+    ) -> None:
+        """Read many tensors into writable uint8 buffers of their exact length, in parallel.
+
+        Each chunk is verified before its bytes are written. CorruptionError has `partial=True` once any were.
+        """
+    def verify(self, id: str, *, progress: Progress | None = None) -> None:
+        """Read every chunk of a commit and check its hash; CorruptionError names the object."""
+    def head(self) -> tuple[Literal["branch", "commit"], str]: ...
+    def branches(self) -> dict[str, str]: ...
+    def tags(self) -> dict[str, str]: ...
+    def is_ancestor(self, ancestor: str, descendant: str) -> bool: ...
+    def log(
+        self,
+        start: Sequence[str],
+        *,
+        exclude: Sequence[str] = (),
+        limit: int | None = None,
+        first_parent: bool = False,
+    ) -> list[CommitInfo]:
+        """Commits that lead to `start` (ids) but not to `exclude`, children before parents, newest first."""
+    def render_log(
+        self,
+        start: Sequence[str],
+        *,
+        exclude: Sequence[str] = (),
+        limit: int | None = None,
+        style: Literal["full", "oneline", "json"] = "full",
+        graph: bool = False,
+        color: bool = False,
+        now_ns: int | None = None,
+        width: int | None = None,
+    ) -> str:
+        """`log` as text, rendered in Rust. `json`: one document, schema `gradient.log/1`; times are ISO 8601 there,
+        and relative to `now_ns` in text when it is given."""
+    def create_branch(self, name: str, at: str, *, why: str = "") -> None: ...
+    def delete_branch(self, name: str, *, why: str = "") -> str:
+        """Delete a branch; returns the commit it pointed to. Refused for the branch HEAD stands on."""
+    def rename_branch(self, old: str, new: str) -> None: ...
+    def create_tag(self, name: str, at: str) -> None: ...
+    def delete_tag(self, name: str) -> str: ...
+    def checkout(self, *, branch: str | None = None, commit: str | None = None, create_at: str | None = None) -> None:
+        """Move HEAD: to a branch (which need not have commits), to a new branch at `create_at`, or to a commit."""
+    def operations(self, *, limit: int | None = None) -> list[Operation]:
+        """Newest first."""
+    def undo(self) -> Operation: ...
+    def redo(self) -> Operation: ...
+    def maintain(self) -> None:
+        """Write caches, merge small packs and fold operations where that is due."""
+    def disk_bytes(self) -> int: ...
+    def close(self) -> None:
+        """Write caches, end the lease. Every later call raises."""
+
+def check_name(name: str, what: str = "branch") -> None:
+    """Raise InvalidInputError if `name` can not name a branch, tag or component."""

@@ -1,0 +1,2 @@
+//! Fused kernels on compressed optimizer state.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The compiled module gradient._core: translates, decides nothing.
+

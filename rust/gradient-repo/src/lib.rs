@@ -1,0 +1,2 @@
+//! A repository: operations, refs, the commit transaction, history.
+#![forbid(unsafe_code)]
