@@ -1,0 +1,75 @@
+# What people run. Every target sets up what it needs; `make help` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.gradient-ready
+EXTENSION := python/gradient/_core.abi3.so
+RUST := Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml) $(shell find rust -path '*/src/*' -name '*.rs' 2>/dev/null)
+JOBS ?= 2
+
+.PHONY: help demo test develop check wheel bench deny fmt clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+	@echo
+	@echo "  PYTHON=...  the Python that .venv is made from (3.11 or newer)"
+	@echo "  TORCH=...   what to install as torch, e.g. TORCH='torch==2.6.0'; else the one your Python has, else the newest"
+
+demo: develop ## Kill a training run and resume it bit for bit (about 3 minutes)
+	$(BIN)/python benches/demo/run.py
+
+test: develop ## Run every test, Rust and Python
+	cargo test --workspace --quiet
+	$(BIN)/python -m pytest -n $(JOBS)
+
+develop: $(EXTENSION) ## Set up .venv with the release extension, editable
+
+check: develop ## Lints and fast tests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	.ci/ascii
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m mypy.stubtest gradient._core --mypy-config-file pyproject.toml --concise
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
+
+wheel: develop ## Build a wheel into dist/
+	rm -rf dist
+	$(BIN)/maturin build --release --quiet --out dist
+	@ls dist/*.whl
+
+bench: develop ## Measure, on this machine (docs/benchmarks.md)
+	$(BIN)/python benches/run.py
+
+deny: ## Check licences, sources and bans of every crate (builds cargo-deny once)
+	@command -v cargo-deny >/dev/null || [ -x target/tools/bin/cargo-deny ] || cargo install cargo-deny --locked --root target/tools
+	PATH="$$PWD/target/tools/bin:$$PATH" cargo-deny check bans licenses sources
+
+fmt: develop ## Format Rust and Python
+	cargo fmt --all
+	$(BIN)/ruff check --quiet --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## Remove what was built, .venv included
+	rm -rf target dist demo $(VENV) $(EXTENSION) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(READY): pyproject.toml .ci/develop
+	@.ci/develop
+	@touch $@
+
+# The extension is the target itself: whoever deletes it gets it back.
+$(EXTENSION): $(READY) $(RUST)
+	@command -v cargo >/dev/null || { echo "error: cargo is missing: install Rust 1.89 or newer, https://rustup.rs" >&2; exit 1; }
+	VIRTUAL_ENV="$$PWD/$(VENV)" $(BIN)/maturin develop --release --skip-install --quiet
+	@touch $@
+
+ifdef TORCH
+.PHONY: $(READY)
+endif
