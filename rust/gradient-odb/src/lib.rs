@@ -1,0 +1,28 @@
+//! The object database: joins bytes that have ids, codecs, and files.
+//!
+//! | part            | what it is                                                                     |
+//! |-----------------|--------------------------------------------------------------------------------|
+//! | [`Odb`]         | reads any object of a repository, checked; knows where each lies               |
+//! | [`Transaction`] | writes one pack: copy, hash, look up, encode, verify, append, seal             |
+//! | [`CommitRows`]  | every commit with the bytes it added, for `log`                                |
+//! | [`PackReport`]  | what a full check of one pack found                                            |
+//!
+//! A pack is sealed or absent, and an object read from here hashed to its id after its last copy. What this crate does
+//! not know is refs: which objects are *wanted* is decided above.
+//!
+//! Specified in `docs/format/pack.md` and `docs/format/caches.md`.
+#![forbid(unsafe_code)]
+
+mod error;
+mod memory;
+mod name;
+mod odb;
+mod progress;
+mod transaction;
+
+pub use error::OdbError;
+pub use memory::{ByteSink, ByteSource};
+pub use name::{Kind, ObjectName, PackId};
+pub use odb::{CommitRows, Damage, MergeLimits, Merged, Odb, PackReport, VerifyLevel};
+pub use progress::Progress;
+pub use transaction::{Relied, Sealed, Transaction};
