@@ -1,0 +1,114 @@
+//! Mappings: keys to values, in the order of insertion.
+//!
+//! The order is state: two mappings are equal when they hold equal entries in the same order. Keys are unique by their
+//! canonical bytes.
+
+use indexmap::IndexMap;
+use indexmap::map::Entry;
+
+use crate::error::ObjectError;
+use crate::key::{Key, TextKey};
+use crate::tensor::{Tensor, TensorData};
+use crate::value::Value;
+
+/// A mapping that keeps the order of insertion.
+#[derive(Debug, Clone)]
+pub struct Mapping<D = TensorData> {
+    entries: IndexMap<Key, Value<D>>,
+}
+
+impl<D> Mapping<D> {
+    /// An empty mapping.
+    pub fn new() -> Self {
+        Self::with_capacity(0)
+    }
+
+    /// An empty mapping with room for this many entries.
+    pub fn with_capacity(num_entries: usize) -> Self {
+        Self { entries: IndexMap::with_capacity(num_entries) }
+    }
+
+    /// Adds an entry after all others.
+    ///
+    /// # Errors
+    /// [`ObjectError::Duplicate`]: the key is there already; the mapping is unchanged.
+    pub fn insert(&mut self, key: impl Into<Key>, value: impl Into<Value<D>>) -> Result<(), ObjectError> {
+        match self.entries.entry(key.into()) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(value.into());
+                Ok(())
+            }
+            Entry::Occupied(occupied) => {
+                Err(ObjectError::Duplicate { what: "key", key: format!("{:?}", occupied.key()) })
+            }
+        }
+    }
+
+    /// The value of a text key.
+    pub fn get(&self, key: &str) -> Option<&Value<D>> {
+        self.entries.get(&TextKey(key))
+    }
+
+    /// The value of any key.
+    pub fn get_key(&self, key: &Key) -> Option<&Value<D>> {
+        self.entries.get(key)
+    }
+
+    /// Entries in the order of insertion.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Key, &Value<D>)> + DoubleEndedIterator {
+        self.entries.iter()
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The entries, in the order of insertion.
+    pub fn into_entries(self) -> Vec<(Key, Value<D>)> {
+        self.entries.into_iter().collect()
+    }
+
+    /// Replaces the data of every tensor, entry by entry in the order of insertion.
+    ///
+    /// # Errors
+    /// The first error of `f`.
+    pub fn map_data<E, Err>(self, f: &mut impl FnMut(&Tensor<()>, D) -> Result<E, Err>) -> Result<Mapping<E>, Err> {
+        let entries = self.entries.into_iter();
+        let entries = entries.map(|(key, value)| Ok((key, value.map_data(f)?)));
+        Ok(Mapping { entries: entries.collect::<Result<_, Err>>()? })
+    }
+
+    /// Shows every tensor, entry by entry in the order of insertion.
+    pub fn for_each_tensor<'a>(&'a self, f: &mut impl FnMut(&'a Tensor<D>)) {
+        self.entries.values().for_each(|value| value.for_each_tensor(f));
+    }
+}
+
+impl<D> Default for Mapping<D> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<D: PartialEq> PartialEq for Mapping<D> {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries.iter().eq(other.entries.iter())
+    }
+}
+
+impl<D: Eq> Eq for Mapping<D> {}
+
+impl<D> IntoIterator for Mapping<D> {
+    type Item = (Key, Value<D>);
+    type IntoIter = indexmap::map::IntoIter<Key, Value<D>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.into_iter()
+    }
+}
