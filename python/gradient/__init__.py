@@ -1,0 +1,137 @@
+"""Version control for training: a run commits its whole state, and any commit comes back bit for bit.
+
+    engine = GradientEngine.attach(model, optimizer, workspace="./my_workspace", repo="my_model")
+
+Names load on first use: neither torch nor NumPy is imported before an engine is touched.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import TYPE_CHECKING, Any
+
+try:
+    from gradient import _core
+except ImportError as error:
+    from gradient import _installation
+
+    _installation.explain(error)
+else:
+    if _core.DEBUG_BUILD:
+        warnings.warn("gradient runs on a debug build of its compiled module: many times slower", stacklevel=2)
+
+if TYPE_CHECKING:
+    from gradient import errors, state
+    from gradient._core import __version__
+    from gradient.config import GradientConfig
+    from gradient.engine import CommitHandle, GradientEngine, load
+    from gradient.errors import (
+        AlreadyExistsError,
+        ConflictError,
+        CorruptionError,
+        FormatError,
+        GradientError,
+        InternalError,
+        InvalidInputError,
+        NotFoundError,
+        StateMismatchError,
+        StorageError,
+    )
+    from gradient.repo import Repo
+    from gradient.stored import StoredTensor
+    from gradient.workspace import (
+        RepoConfig,
+        WorkspaceConfig,
+        find_repo,
+        find_workspace,
+        init_repo,
+        init_workspace,
+        resolve_context,
+    )
+
+__all__ = [
+    "AlreadyExistsError",
+    "CommitHandle",
+    "ConflictError",
+    "CorruptionError",
+    "FormatError",
+    "GradientConfig",
+    "GradientEngine",
+    "GradientError",
+    "InternalError",
+    "InvalidInputError",
+    "NotFoundError",
+    "Repo",
+    "RepoConfig",
+    "StateMismatchError",
+    "StorageError",
+    "StoredTensor",
+    "WorkspaceConfig",
+    "__version__",
+    "errors",
+    "find_repo",
+    "find_workspace",
+    "init_repo",
+    "init_workspace",
+    "load",
+    "resolve_context",
+    "state",
+]
+
+_HOME = {
+    "GradientConfig": "config",
+    "GradientEngine": "engine",
+    "CommitHandle": "engine",
+    "load": "engine",
+    "Repo": "repo",
+    "StoredTensor": "stored",
+    "__version__": "_core",
+    **dict.fromkeys(
+        [
+            "AlreadyExistsError",
+            "ConflictError",
+            "CorruptionError",
+            "FormatError",
+            "GradientError",
+            "InternalError",
+            "InvalidInputError",
+            "NotFoundError",
+            "StateMismatchError",
+            "StorageError",
+        ],
+        "errors",
+    ),
+    **dict.fromkeys(
+        [
+            "RepoConfig",
+            "WorkspaceConfig",
+            "find_repo",
+            "find_workspace",
+            "init_repo",
+            "init_workspace",
+            "resolve_context",
+        ],
+        "workspace",
+    ),
+}
+"""Public names and the modules that they live in; `errors` and `state` are modules themselves."""
+
+_LATER = {"resumable": "comes with the data position work; until then pass no dataloader"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("errors", "state"):
+        return importlib.import_module(f"gradient.{name}")
+    if name in _LATER:
+        raise AttributeError(f"gradient.{name} {_LATER[name]}")
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'gradient' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"gradient.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,111 @@
+"""Settings of a run, checked when they are made."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any
+
+from gradient._types import Compression, ModelState, PathLike
+from gradient.errors import InvalidInputError
+
+_COMPRESSION = ("off", "auto", "aggressive")
+_MODEL_STATE = ("all", "trainable")
+
+_warned: set[str] = set()
+
+
+def warn_once(key: str, message: str, *, stacklevel: int = 3) -> None:
+    """Warn about something that a caller asked for and does not get, once in a process for each `key`."""
+    if key not in _warned:
+        _warned.add(key)
+        warnings.warn(message, UserWarning, stacklevel=stacklevel + 1)
+
+
+@dataclass(frozen=True)
+class GradientConfig:
+    """Where a run is kept and how it is stored.
+
+    Args:
+        workspace_path: The workspace's folder; None leaves it to the arguments of `attach` and to discovery.
+        repo_name: The repository's folder in the workspace; None likewise.
+        branch: The branch to commit on; None is the branch that HEAD stands on.
+        checkpoint_every: Interval of `maybe_commit`, as `engine.autocommit(every=...)` sets it.
+        delta_optimizer: Of gradient-desc; has no meaning here and warns when it is False.
+        reanchor_interval: At most so many delta commits after an anchor. Today every commit is an anchor.
+        compression: `"off"`, `"auto"` or `"aggressive"`. All three store exactly; `"aggressive"` says so once.
+        delta_threshold: Of gradient-desc; has no meaning here, since nothing is rounded, and warns when it is set.
+        strict_resume: False restores what fits and says what it left out, as `resume(..., strict=False)`.
+        model_state: `"trainable"` stores what is frozen once and checks it by hash at resume.
+
+    Raises:
+        InvalidInputError: A value is out of its range.
+    """
+
+    workspace_path: PathLike | None = None
+    repo_name: str | None = None
+    branch: str | None = None
+    checkpoint_every: int | None = None
+    delta_optimizer: bool = True
+    reanchor_interval: int | None = None
+    compression: Compression = "auto"
+    delta_threshold: float | None = None
+    strict_resume: bool = True
+    _: KW_ONLY
+    model_state: ModelState = "all"
+
+    def __post_init__(self) -> None:
+        self._choice("compression", _COMPRESSION)
+        self._choice("model_state", _MODEL_STATE)
+        check_interval("checkpoint_every", self.checkpoint_every)
+        check_interval("reanchor_interval", self.reanchor_interval)
+        for name in ("repo_name", "branch"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise InvalidInputError(f"{name} is a text that is not empty, or None", code="bad-option")
+        if not self.delta_optimizer:
+            warn_once("delta_optimizer", "delta_optimizer has no meaning any more: what pays is stored as a delta")
+        if self.delta_threshold:
+            warn_once("delta_threshold", "delta_threshold has no meaning any more: every commit is stored exactly")
+        if self.compression == "aggressive":
+            warn_once(
+                "aggressive",
+                'compression="aggressive" stores exactly, as "auto" does, until lossy commits exist',
+            )
+
+    def _choice(self, name: str, choices: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in choices:
+            listed = ", ".join(repr(choice) for choice in choices)
+            raise InvalidInputError(f"{name} is one of {listed}, not {value!r}", code="bad-option")
+
+    @property
+    def repo_path(self) -> str:
+        """The repository's folder.
+
+        Raises:
+            InvalidInputError: The config names no workspace or no repository.
+        """
+        if self.workspace_path is None or self.repo_name is None:
+            raise InvalidInputError("this config names no workspace and repository", code="bad-option")
+        return os.path.join(os.fspath(self.workspace_path), self.repo_name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.workspace_path is not None:
+            values["workspace_path"] = os.fspath(self.workspace_path)
+        return values
+
+
+def check_interval(name: str, value: object) -> None:
+    """Accept None or a whole number from 1.
+
+    Raises:
+        InvalidInputError: It is anything else.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidInputError(f"{name} is a whole number from 1, or None, not {value!r}", code="bad-option")
