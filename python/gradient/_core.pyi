@@ -7,10 +7,12 @@ and dict (exact types, dicts in their order), `TensorLeaf` for tensors and array
 Failures are the classes of `gradient.errors`, raised with `code` and `hint`.
 """
 
-from collections.abc import Buffer, Callable, Mapping, Sequence
-from typing import Literal, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeAlias, final
 
-type Progress = Callable[[int, int], object]
+from typing_extensions import Buffer
+
+Progress: TypeAlias = Callable[[int, int], object]
 """Called about ten times a second with bytes done and bytes in all, on the calling thread."""
 
 __version__: str

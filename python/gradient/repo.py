@@ -17,6 +17,7 @@ from gradient.refs import HEAD, parse_range
 
 if TYPE_CHECKING:
     from gradient._core import CommitInfo, Operation, Progress, Repository, Resolved
+    from gradient.stored import State
 
 REPO_DIR = ".gradient-repo"
 
@@ -219,15 +220,15 @@ class Repo:
             notices=tuple(resolved.notices),
         )
 
-    def state(self, ref: str = HEAD) -> Mapping[str, Mapping[str, Mapping[object, object]]]:
+    def state(self, ref: str = HEAD) -> State:
         """Open a commit's state: `state["model"]["main"]["tensors"]["weight"]` is a `StoredTensor`.
 
         A component's description is read when it is asked for, and a tensor's data when its `bytes()`, `numpy()` or
         `to_float32()` is called; nothing else is touched.
         """
-        from gradient.stored import open_state
+        from gradient.stored import State
 
-        return open_state(self.core, self.resolve(ref).id)
+        return State(self.core, self.resolve(ref).id)
 
     def verify(self, ref: str = HEAD, *, progress: Progress | None = None) -> None:
         """Read every chunk of a commit and check its hash.

@@ -387,7 +387,7 @@ def check_repo_name(name: str) -> None:
     Raises:
         InvalidInputError: It is a path, starts with a dot or a dash, or has characters that names do not have.
     """
-    fits = isinstance(name, str) and _REPO_NAME.fullmatch(name) and len(name.encode()) <= 255
+    fits = _REPO_NAME.fullmatch(name) is not None and len(name.encode(errors="replace")) <= 255
     if not fits or name[0] in ".-" or name[-1] == "." or name.endswith(".lock"):
         raise InvalidInputError(
             f"{name!r} can not name a repository",
