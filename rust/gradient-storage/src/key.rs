@@ -36,15 +36,8 @@ pub enum Folder {
 
 impl Folder {
     /// The folders below [`Folder::Root`], in the order in which they are made.
-    pub const FIXED: [Self; 7] = [
-        Self::Ops,
-        Self::Packs,
-        Self::Leases,
-        Self::Tmp,
-        Self::Trash,
-        Self::LostFound,
-        Self::Cache,
-    ];
+    pub const FIXED: [Self; 7] =
+        [Self::Ops, Self::Packs, Self::Leases, Self::Tmp, Self::Trash, Self::LostFound, Self::Cache];
 
     /// Returns its name on disk: empty for the root, `..` for the folder beside.
     pub const fn name(self) -> &'static str {
@@ -94,82 +87,51 @@ impl Key {
     pub fn new(folder: Folder, name: &str) -> Result<Self, StorageError> {
         let grammatical = (1..=NAME_BYTES_MAX).contains(&name.len())
             && !name.starts_with('.')
-            && name
-                .bytes()
-                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
+            && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
         if !grammatical || (folder == Folder::Beside && name != MANIFEST) {
-            return Err(StorageError::BadName {
-                name: name.to_owned(),
-            });
+            return Err(StorageError::BadName { name: name.to_owned() });
         }
-        Ok(Self {
-            folder,
-            name: name.to_owned(),
-        })
+        Ok(Self { folder, name: name.to_owned() })
     }
 
     /// Operation `n`: `ops/` and 20 digits.
     pub fn operation(n: u64) -> Self {
-        Self {
-            folder: Folder::Ops,
-            name: format!("{n:020}"),
-        }
+        Self { folder: Folder::Ops, name: format!("{n:020}") }
     }
 
     /// The operations up to `n`, folded: `ops/folded-` and 20 digits.
     pub fn folded(n: u64) -> Self {
-        Self {
-            folder: Folder::Ops,
-            name: format!("folded-{n:020}"),
-        }
+        Self { folder: Folder::Ops, name: format!("folded-{n:020}") }
     }
 
     /// A sealed pack: `packs/<32 hexadecimal digits>.pack`.
     pub fn pack(id: &[u8; 16]) -> Self {
-        Self {
-            folder: Folder::Packs,
-            name: hex(id) + ".pack",
-        }
+        Self { folder: Folder::Packs, name: hex(id) + ".pack" }
     }
 
     /// A condemned pack: `trash/<32 hexadecimal digits>.pack`.
     pub fn trash_pack(id: &[u8; 16]) -> Self {
-        Self {
-            folder: Folder::Trash,
-            name: hex(id) + ".pack",
-        }
+        Self { folder: Folder::Trash, name: hex(id) + ".pack" }
     }
 
     /// A lease: `leases/<32 hexadecimal digits>`.
     pub fn lease(nonce: &[u8; 16]) -> Self {
-        Self {
-            folder: Folder::Leases,
-            name: hex(nonce),
-        }
+        Self { folder: Folder::Leases, name: hex(nonce) }
     }
 
     /// The `format` file.
     pub fn format() -> Self {
-        Self {
-            folder: Folder::Root,
-            name: "format".to_owned(),
-        }
+        Self { folder: Folder::Root, name: "format".to_owned() }
     }
 
     /// The settings that people edit, `config.json`.
     pub fn config() -> Self {
-        Self {
-            folder: Folder::Root,
-            name: "config.json".to_owned(),
-        }
+        Self { folder: Folder::Root, name: "config.json".to_owned() }
     }
 
     /// The summary for dashboards, `manifest.json` beside the repository folder.
     pub fn manifest() -> Self {
-        Self {
-            folder: Folder::Beside,
-            name: MANIFEST.to_owned(),
-        }
+        Self { folder: Folder::Beside, name: MANIFEST.to_owned() }
     }
 
     /// A cache by its name (`index`, `commits`).
@@ -182,10 +144,7 @@ impl Key {
 
     /// A file in the making: `tmp/<32 hexadecimal digits>.tmp`.
     pub(crate) fn temporary(nonce: &[u8; 16]) -> Self {
-        Self {
-            folder: Folder::Tmp,
-            name: hex(nonce) + ".tmp",
-        }
+        Self { folder: Folder::Tmp, name: hex(nonce) + ".tmp" }
     }
 
     /// Returns the folder.
@@ -228,11 +187,7 @@ const MANIFEST: &str = "manifest.json";
 /// Writes bytes as lower-case hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|&b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
-        .map(char::from)
-        .collect()
+    bytes.iter().flat_map(|&b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]).map(char::from).collect()
 }
 
 #[cfg(test)]
@@ -261,28 +216,17 @@ mod tests {
             &long,
         ] {
             let key = Key::new(Folder::Packs, name);
-            assert!(
-                matches!(key, Err(StorageError::BadName { name: n }) if n == name),
-                "{name:?} was accepted"
-            );
+            assert!(matches!(key, Err(StorageError::BadName { name: n }) if n == name), "{name:?} was accepted");
         }
         for name in ["a", "0", "_", "-", "config.json", "a..b", &long[1..]] {
-            assert_eq!(
-                Key::new(Folder::Cache, name)
-                    .expect("is in the grammar")
-                    .name(),
-                name
-            );
+            assert_eq!(Key::new(Folder::Cache, name).expect("is in the grammar").name(), name);
         }
     }
 
     #[test]
     fn names_nothing_outside_the_repository_but_the_manifest() {
         assert!(Key::new(Folder::Beside, "train.py").is_err());
-        assert_eq!(
-            Key::new(Folder::Beside, "manifest.json").expect("is the manifest"),
-            Key::manifest()
-        );
+        assert_eq!(Key::new(Folder::Beside, "manifest.json").expect("is the manifest"), Key::manifest());
     }
 
     #[test]
@@ -290,35 +234,17 @@ mod tests {
         let id = [0xab, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 0xef];
         let digits = "ab000102030405060708090a0b0c0def";
         assert_eq!(Key::operation(7).to_string(), "ops/00000000000000000007");
-        assert_eq!(
-            Key::operation(u64::MAX).to_string(),
-            "ops/18446744073709551615"
-        );
-        assert_eq!(
-            Key::folded(64).to_string(),
-            "ops/folded-00000000000000000064"
-        );
+        assert_eq!(Key::operation(u64::MAX).to_string(), "ops/18446744073709551615");
+        assert_eq!(Key::folded(64).to_string(), "ops/folded-00000000000000000064");
         assert_eq!(Key::pack(&id).to_string(), format!("packs/{digits}.pack"));
-        assert_eq!(
-            Key::trash_pack(&id).to_string(),
-            format!("trash/{digits}.pack")
-        );
+        assert_eq!(Key::trash_pack(&id).to_string(), format!("trash/{digits}.pack"));
         assert_eq!(Key::lease(&id).to_string(), format!("leases/{digits}"));
         assert_eq!(Key::temporary(&id).to_string(), format!("tmp/{digits}.tmp"));
         assert_eq!(Key::format().to_string(), "format");
         assert_eq!(Key::config().to_string(), "config.json");
         assert_eq!(Key::manifest().to_string(), "../manifest.json");
-        for key in [
-            Key::operation(7),
-            Key::folded(64),
-            Key::pack(&id),
-            Key::lease(&id),
-            Key::temporary(&id),
-        ] {
-            assert_eq!(
-                Key::new(key.folder(), key.name()).expect("constructors stay in the grammar"),
-                key
-            );
+        for key in [Key::operation(7), Key::folded(64), Key::pack(&id), Key::lease(&id), Key::temporary(&id)] {
+            assert_eq!(Key::new(key.folder(), key.name()).expect("constructors stay in the grammar"), key);
         }
     }
 }

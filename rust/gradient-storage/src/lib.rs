@@ -8,7 +8,7 @@
 //! | [`Storage`]       | the promises; every durable byte of a repository goes through it  |
 //! | [`PackWriter`]    | one pack in the making: append, append, seal                      |
 //! | [`Key`]           | a folder and a name under a grammar; nothing else can be named    |
-//! | `LocalStorage`    | a folder on a disk, through directory descriptors                 |
+//! | [`LocalStorage`]  | a folder on a disk, through directory descriptors                 |
 //! | [`MemoryStorage`] | the same promises in memory, for tests                            |
 //!
 //! Names on disk are specified in `docs/format/repository.md`.
@@ -16,10 +16,12 @@
 
 mod error;
 mod key;
+mod local;
 mod memory;
 
 pub use error::StorageError;
 pub use key::{Folder, Key, NAME_BYTES_MAX};
+pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 
 /// A regular file of a folder, as [`Storage::list`] saw it.
@@ -142,11 +144,7 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// - [`StorageError::AlreadyExists`]: a pack of that id is there.
     /// - As the trait.
-    fn create_pack(
-        &self,
-        id: &[u8; 16],
-        expected_len: u64,
-    ) -> Result<Box<dyn PackWriter + '_>, StorageError>;
+    fn create_pack(&self, id: &[u8; 16], expected_len: u64) -> Result<Box<dyn PackWriter + '_>, StorageError>;
 
     /// Returns where the bytes live, in words for people.
     fn location(&self) -> String;

@@ -35,26 +35,15 @@ impl MemoryStorage {
     /// Returns the shared bytes of a file.
     fn get(&self, key: &Key) -> Result<Arc<[u8]>, StorageError> {
         let content = self.lock();
-        content
-            .files
-            .get(key)
-            .cloned()
-            .ok_or_else(|| StorageError::NotFound {
-                key: key.to_string(),
-            })
+        content.files.get(key).cloned().ok_or_else(|| StorageError::NotFound { key: key.to_string() })
     }
 }
 
 impl Content {
     /// Checks that a folder was made.
     fn require(&self, folder: Folder) -> Result<(), StorageError> {
-        let is_there =
-            matches!(folder, Folder::Root | Folder::Beside) || self.folders.contains(&folder);
-        is_there
-            .then_some(())
-            .ok_or_else(|| StorageError::NotFound {
-                key: folder.to_string(),
-            })
+        let is_there = matches!(folder, Folder::Root | Folder::Beside) || self.folders.contains(&folder);
+        is_there.then_some(()).ok_or_else(|| StorageError::NotFound { key: folder.to_string() })
     }
 
     /// Stores a file unless one is there.
@@ -79,12 +68,7 @@ impl Storage for MemoryStorage {
         self.lock().insert_absent(key, bytes)
     }
 
-    fn replace(
-        &self,
-        key: &Key,
-        bytes: &[u8],
-        _durability: Durability,
-    ) -> Result<(), StorageError> {
+    fn replace(&self, key: &Key, bytes: &[u8], _durability: Durability) -> Result<(), StorageError> {
         let mut content = self.lock();
         content.require(Folder::Tmp)?;
         content.require(key.folder())?;
@@ -96,21 +80,14 @@ impl Storage for MemoryStorage {
         let bytes = self.get(key)?;
         let len = bytes.len() as u64;
         if len > max_len {
-            return Err(StorageError::TooLarge {
-                key: key.to_string(),
-                len,
-                max: max_len,
-            });
+            return Err(StorageError::TooLarge { key: key.to_string(), len, max: max_len });
         }
         Ok(bytes.to_vec())
     }
 
     fn read_at(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
         let bytes = self.get(key)?;
-        let rest = usize::try_from(offset)
-            .ok()
-            .and_then(|start| bytes.get(start..))
-            .unwrap_or_default();
+        let rest = usize::try_from(offset).ok().and_then(|start| bytes.get(start..)).unwrap_or_default();
         let Some(found) = rest.get(..buf.len()) else {
             return Err(StorageError::Truncated {
                 key: key.to_string(),
@@ -134,68 +111,39 @@ impl Storage for MemoryStorage {
     fn list(&self, folder: Folder) -> Result<Vec<Listed>, StorageError> {
         let content = self.lock();
         content.require(folder)?;
-        let inside = content
-            .files
-            .iter()
-            .filter(|(key, _)| key.folder() == folder);
-        Ok(inside
-            .map(|(key, bytes)| Listed {
-                name: key.name().to_owned(),
-                len: bytes.len() as u64,
-            })
-            .collect())
+        let inside = content.files.iter().filter(|(key, _)| key.folder() == folder);
+        Ok(inside.map(|(key, bytes)| Listed { name: key.name().to_owned(), len: bytes.len() as u64 }).collect())
     }
 
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         let removed = self.lock().files.remove(key);
-        removed.map(drop).ok_or_else(|| StorageError::NotFound {
-            key: key.to_string(),
-        })
+        removed.map(drop).ok_or_else(|| StorageError::NotFound { key: key.to_string() })
     }
 
     fn move_to_trash(&self, key: &Key) -> Result<(), StorageError> {
         if key.folder() != Folder::Packs {
-            return Err(StorageError::NotAPack {
-                key: key.to_string(),
-            });
+            return Err(StorageError::NotAPack { key: key.to_string() });
         }
         let target = Key::new(Folder::Trash, key.name())?;
         let mut content = self.lock();
         content.require(Folder::Trash)?;
         if content.files.contains_key(&target) {
-            return Err(StorageError::AlreadyExists {
-                key: target.to_string(),
-            });
+            return Err(StorageError::AlreadyExists { key: target.to_string() });
         }
-        let bytes = content
-            .files
-            .remove(key)
-            .ok_or_else(|| StorageError::NotFound {
-                key: key.to_string(),
-            })?;
+        let bytes = content.files.remove(key).ok_or_else(|| StorageError::NotFound { key: key.to_string() })?;
         content.files.insert(target, bytes);
         Ok(())
     }
 
-    fn create_pack(
-        &self,
-        id: &[u8; 16],
-        _expected_len: u64,
-    ) -> Result<Box<dyn PackWriter + '_>, StorageError> {
+    fn create_pack(&self, id: &[u8; 16], _expected_len: u64) -> Result<Box<dyn PackWriter + '_>, StorageError> {
         let key = Key::pack(id);
         let content = self.lock();
         content.require(Folder::Tmp)?;
         content.require(Folder::Packs)?;
         if content.files.contains_key(&key) {
-            return Err(StorageError::AlreadyExists {
-                key: key.to_string(),
-            });
+            return Err(StorageError::AlreadyExists { key: key.to_string() });
         }
-        Ok(Box::new(MemoryPack {
-            storage: self,
-            key,
-            bytes: Vec::new(),
-        }))
+        Ok(Box::new(MemoryPack { storage: self, key, bytes: Vec::new() }))
     }
 
     fn location(&self) -> String {
@@ -225,9 +173,7 @@ impl PackWriter for MemoryPack<'_> {
     fn seal(self: Box<Self>) -> Result<(), StorageError> {
         match self.storage.lock().insert_absent(&self.key, &self.bytes)? {
             Put::Done => Ok(()),
-            Put::Taken => Err(StorageError::AlreadyExists {
-                key: self.key.to_string(),
-            }),
+            Put::Taken => Err(StorageError::AlreadyExists { key: self.key.to_string() }),
         }
     }
 }

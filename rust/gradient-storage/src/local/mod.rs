@@ -1,0 +1,390 @@
+//! A repository in a folder on a disk.
+//!
+//! | file           | what it does                                                       |
+//! |----------------|--------------------------------------------------------------------|
+//! | `beneath.rs`   | opens folders and files, follows nothing                           |
+//! | `temporary.rs` | files in the making, published by a rename that never replaces     |
+//! | `pack.rs`      | the pack writer                                                    |
+//! | `handles.rs`   | packs that stay open for reading                                   |
+//!
+//! A durable file costs two syncs: of the file, before it has its name, and of the folder, after. A sync that fails
+//! poisons the whole handle (rule D3): the kernel may have dropped the pages and would call the next sync a success, so
+//! the file is abandoned and nothing is written or deleted until the repository is opened again. A closed file has
+//! nothing left to report, because it was synced or is not promised to be durable.
+
+mod beneath;
+mod handles;
+mod pack;
+mod temporary;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+
+use self::beneath::{Beneath, io_error, stat_len, stat_regular};
+use self::handles::Handles;
+use self::pack::LocalPack;
+use self::temporary::{Temporary, rename_no_replace};
+use crate::{Durability, Folder, Key, Listed, PackWriter, Put, Storage, StorageError};
+
+/// A repository folder on a local disk or a network file system.
+#[derive(Debug)]
+pub struct LocalStorage {
+    beneath: Beneath,
+    handles: Handles,
+    is_poisoned: AtomicBool,
+}
+
+impl LocalStorage {
+    /// Opens the folder `dir`, usually called `.gradient-repo`. The fixed folders in it may be missing still.
+    ///
+    /// # Errors
+    /// - [`StorageError::NotFound`]: there is no such folder.
+    /// - [`StorageError::NotAFolder`]: it, or one of the fixed folders in it, is a symbolic link or no folder.
+    /// - [`StorageError::Io`].
+    pub fn open(dir: &Path) -> Result<Self, StorageError> {
+        let beneath = Beneath::open(dir)?;
+        for folder in Folder::FIXED {
+            match beneath.folder(folder) {
+                Ok(_) | Err(StorageError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { beneath, handles: Handles::default(), is_poisoned: AtomicBool::new(false) })
+    }
+
+    /// Makes the folder `dir` and its ancestors where they are missing, durably, and opens it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn create(dir: &Path) -> Result<Self, StorageError> {
+        let dir: std::path::PathBuf = dir.components().collect();
+        create_ancestors(&dir)?;
+        Self::open(&dir)
+    }
+
+    /// Refuses to write once a sync has failed.
+    fn require_writable(&self, key: &impl std::fmt::Display) -> Result<(), StorageError> {
+        if self.is_poisoned.load(Ordering::Acquire) {
+            return Err(StorageError::Poisoned { key: key.to_string() });
+        }
+        Ok(())
+    }
+
+    /// Passes on the outcome of a sync; a failure is the last one this handle writes.
+    fn poison_on_error(&self, outcome: Result<(), Errno>, key: &impl std::fmt::Display) -> Result<(), StorageError> {
+        outcome.map_err(|errno| {
+            self.is_poisoned.store(true, Ordering::Release);
+            io_error("sync", key, errno)
+        })
+    }
+
+    /// Gives a synced temporary its name, and syncs the folder if the name is ours.
+    fn publish(&self, temporary: Temporary, key: &Key) -> Result<Put, StorageError> {
+        let folder = self.beneath.folder(key.folder())?;
+        let put = temporary.publish(folder.as_fd(), key)?;
+        if put == Put::Done {
+            self.poison_on_error(sync_folder(folder.as_fd()), key)?;
+        }
+        Ok(put)
+    }
+
+    /// Opens a file for reading; packs stay open.
+    fn open_for_reading(&self, key: &Key) -> Result<Arc<OwnedFd>, StorageError> {
+        if key.folder() != Folder::Packs {
+            return Ok(Arc::new(self.beneath.file(key)?.0));
+        }
+        if let Some(file) = self.handles.find(key) {
+            return Ok(file);
+        }
+        let file = Arc::new(self.beneath.file(key)?.0);
+        self.handles.keep(key, Arc::clone(&file));
+        Ok(file)
+    }
+}
+
+impl Storage for LocalStorage {
+    fn create_folders(&self) -> Result<(), StorageError> {
+        self.require_writable(&Folder::Root)?;
+        for folder in Folder::FIXED {
+            let is_new = self.beneath.make_folder(folder)?;
+            let made = self.beneath.folder(folder)?;
+            if is_new {
+                self.poison_on_error(sync_folder(made.as_fd()), &folder)?;
+            }
+        }
+        // Always: whoever made the folders may have died before syncing their parent.
+        let root = self.beneath.folder(Folder::Root)?;
+        self.poison_on_error(sync_folder(root.as_fd()), &Folder::Root)
+    }
+
+    fn put_if_absent(&self, key: &Key, bytes: &[u8]) -> Result<Put, StorageError> {
+        self.require_writable(key)?;
+        let folder = self.beneath.folder(key.folder())?;
+        // Saves the loser of a race that is long over two syncs; the rename below decides.
+        match stat_regular(folder.as_fd(), key) {
+            Ok(_) => return Ok(Put::Taken),
+            Err(StorageError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let temporary = Temporary::create(&self.beneath)?;
+        temporary.write_all(&[bytes], 0).map_err(|errno| io_error("write", key, errno))?;
+        self.poison_on_error(sync(temporary.file()), key)?;
+        self.publish(temporary, key)
+    }
+
+    fn replace(&self, key: &Key, bytes: &[u8], durability: Durability) -> Result<(), StorageError> {
+        if durability == Durability::Synced {
+            self.require_writable(key)?;
+        }
+        let folder = self.beneath.folder(key.folder())?;
+        match stat_regular(folder.as_fd(), key) {
+            Ok(_) | Err(StorageError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let temporary = Temporary::create(&self.beneath)?;
+        temporary.write_all(&[bytes], 0).map_err(|errno| io_error("write", key, errno))?;
+        match durability {
+            Durability::Unsynced => temporary.replace(folder.as_fd(), key),
+            Durability::Synced => {
+                self.poison_on_error(sync(temporary.file()), key)?;
+                temporary.replace(folder.as_fd(), key)?;
+                self.poison_on_error(sync_folder(folder.as_fd()), key)
+            }
+        }
+    }
+
+    fn read(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StorageError> {
+        let (file, stat) = self.beneath.file(key)?;
+        let too_large = |len| StorageError::TooLarge { key: key.to_string(), len, max: max_len };
+        let len = stat_len(&stat);
+        if len > max_len {
+            return Err(too_large(len));
+        }
+        let mut bytes = Vec::new();
+        // One byte more than there should be, so that the end is seen without growing.
+        let wanted = usize::try_from(len).ok().and_then(|len| len.checked_add(1));
+        wanted
+            .and_then(|wanted| bytes.try_reserve_exact(wanted).ok())
+            .ok_or_else(|| io_error("read", key, Errno::NOMEM))?;
+        loop {
+            let offset = bytes.len() as u64;
+            let read = retry_on_intr(|| rustix::io::pread(&file, rustix::buffer::spare_capacity(&mut bytes), offset))
+                .map_err(|errno| io_error("read", key, errno))?;
+            if read == 0 {
+                return Ok(bytes);
+            }
+            // A file that grew after it was measured.
+            if bytes.len() as u64 > max_len {
+                return Err(too_large(bytes.len() as u64));
+            }
+            bytes.try_reserve(1).map_err(|_| io_error("read", key, Errno::NOMEM))?;
+        }
+    }
+
+    fn read_at(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        let file = self.open_for_reading(key)?;
+        let truncated = |actual: usize, expected: usize| StorageError::Truncated {
+            key: key.to_string(),
+            offset,
+            expected: expected as u64,
+            actual: actual as u64,
+        };
+        // Beyond this the system says INVAL instead of giving nothing.
+        if offset.checked_add(buf.len() as u64).is_none_or(|end| i64::try_from(end).is_err()) {
+            return Err(truncated(0, buf.len()));
+        }
+        let mut done = 0;
+        while done < buf.len() {
+            let read = retry_on_intr(|| rustix::io::pread(&file, &mut buf[done..], offset + done as u64))
+                .map_err(|errno| io_error("read", key, errno))?;
+            if read == 0 {
+                return Err(truncated(done, buf.len()));
+            }
+            done += read;
+        }
+        Ok(())
+    }
+
+    fn len(&self, key: &Key) -> Result<u64, StorageError> {
+        let folder = self.beneath.folder(key.folder())?;
+        Ok(stat_len(&stat_regular(folder.as_fd(), key)?))
+    }
+
+    fn exists(&self, key: &Key) -> Result<bool, StorageError> {
+        match self.len(key) {
+            Ok(_) => Ok(true),
+            Err(StorageError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn list(&self, folder: Folder) -> Result<Vec<Listed>, StorageError> {
+        let open = self.beneath.folder(folder)?;
+        let failed = |errno| io_error("list", &folder, errno);
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&open).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Some(key) = entry.file_name().to_str().ok().and_then(|name| Key::new(folder, name).ok()) else {
+                continue;
+            };
+            match stat_regular(open.as_fd(), &key) {
+                Ok(stat) => found.push(Listed { name: key.name().to_owned(), len: stat_len(&stat) }),
+                // It went while we looked, or is nothing of ours.
+                Err(StorageError::NotFound { .. } | StorageError::NotAFile { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        self.require_writable(key)?;
+        let folder = self.beneath.folder(key.folder())?;
+        stat_regular(folder.as_fd(), key)?;
+        self.handles.forget(key);
+        retry_on_intr(|| rustix::fs::unlinkat(&folder, key.name(), AtFlags::empty())).map_err(|errno| match errno {
+            Errno::NOENT => StorageError::NotFound { key: key.to_string() },
+            _ => io_error("delete", key, errno),
+        })
+    }
+
+    fn move_to_trash(&self, key: &Key) -> Result<(), StorageError> {
+        if key.folder() != Folder::Packs {
+            return Err(StorageError::NotAPack { key: key.to_string() });
+        }
+        self.require_writable(key)?;
+        let target = Key::new(Folder::Trash, key.name())?;
+        let packs = self.beneath.folder(Folder::Packs)?;
+        let trash = self.beneath.folder(Folder::Trash)?;
+        stat_regular(packs.as_fd(), key)?;
+        self.handles.forget(key);
+        let moved = match rename_no_replace(packs.as_fd(), key.name(), trash.as_fd(), target.name()) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                retry_on_intr(|| rustix::fs::linkat(&packs, key.name(), &trash, target.name(), AtFlags::empty()))
+                    .and_then(|()| retry_on_intr(|| rustix::fs::unlinkat(&packs, key.name(), AtFlags::empty())))
+            }
+            done => done,
+        };
+        moved.map_err(|errno| match errno {
+            Errno::NOENT => StorageError::NotFound { key: key.to_string() },
+            Errno::EXIST => StorageError::AlreadyExists { key: target.to_string() },
+            _ => io_error("move to the trash", key, errno),
+        })
+    }
+
+    fn create_pack(&self, id: &[u8; 16], expected_len: u64) -> Result<Box<dyn PackWriter + '_>, StorageError> {
+        Ok(Box::new(LocalPack::create(self, Key::pack(id), expected_len)?))
+    }
+
+    fn location(&self) -> String {
+        self.beneath.path().display().to_string()
+    }
+}
+
+/// Waits until a file's bytes would survive a power cut.
+fn sync(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    #[cfg(target_vendor = "apple")]
+    {
+        // There, a plain fsync leaves the bytes in the drive's cache.
+        retry_on_intr(|| rustix::fs::fcntl_fullfsync(file))
+    }
+    #[cfg(not(target_vendor = "apple"))]
+    {
+        retry_on_intr(|| rustix::fs::fsync(file))
+    }
+}
+
+/// Waits until a folder's entries would survive a power cut, where the file system knows of such a thing.
+fn sync_folder(folder: BorrowedFd<'_>) -> Result<(), Errno> {
+    match sync(folder) {
+        // How file systems say that their folders need no sync.
+        Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Makes a folder and what is missing above it, each durable in its parent.
+fn create_ancestors(dir: &Path) -> Result<(), StorageError> {
+    let attempt = || retry_on_intr(|| rustix::fs::mkdir(dir, Mode::from_raw_mode(0o777)));
+    let made = match attempt() {
+        Err(Errno::NOENT) => match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => {
+                create_ancestors(parent)?;
+                attempt()
+            }
+            Some(_) | None => Err(Errno::NOENT),
+        },
+        outcome => outcome,
+    };
+    match made {
+        Ok(()) => {
+            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            sync_path(dir).and_then(|()| sync_path(parent)).map_err(|errno| io_error("sync", &dir.display(), errno))
+        }
+        // What it is, is seen when it is opened.
+        Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(io_error("create", &dir.display(), errno)),
+    }
+}
+
+/// Syncs a folder by its path.
+fn sync_path(dir: &Path) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = retry_on_intr(|| rustix::fs::open(dir, flags, Mode::empty()))?;
+    sync_folder(folder.as_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storage() -> (tempfile::TempDir, LocalStorage) {
+        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        let storage = LocalStorage::create(&dir.path().join("repo")).expect("a new folder opens");
+        storage.create_folders().expect("a new folder takes folders");
+        (dir, storage)
+    }
+
+    #[test]
+    fn writes_and_deletes_nothing_durable_after_a_failed_sync_and_still_reads() {
+        let (_dir, storage) = storage();
+        let (old, new) = (Key::operation(1), Key::operation(2));
+        assert_eq!(storage.put_if_absent(&old, b"before").expect("is the first"), Put::Done);
+        let mut pack = storage.create_pack(&[1; 16], 0).expect("is the first pack");
+        pack.append(&[b"entry"]).expect("there is room");
+
+        let error = storage.poison_on_error(Err(Errno::IO), &old).expect_err("a failed sync is an error");
+        assert_eq!(error.errno(), Some(Errno::IO.raw_os_error()));
+
+        let is_poisoned = |outcome: Result<(), StorageError>| matches!(outcome, Err(StorageError::Poisoned { .. }));
+        assert!(is_poisoned(pack.append(&[b"more"])), "append");
+        assert!(is_poisoned(pack.seal()), "seal");
+        assert!(is_poisoned(storage.put_if_absent(&new, b"after").map(drop)), "put");
+        assert!(is_poisoned(storage.replace(&old, b"after", Durability::Synced)), "replace");
+        assert!(is_poisoned(storage.create_pack(&[2; 16], 0).map(drop)), "create_pack");
+        assert!(is_poisoned(storage.delete(&old)), "delete");
+        assert!(is_poisoned(storage.move_to_trash(&Key::pack(&[1; 16]))), "move_to_trash");
+        assert!(is_poisoned(storage.create_folders()), "create_folders");
+        assert_eq!(storage.read(&old, 64).expect("reading goes on"), b"before");
+        assert!(storage.list(Folder::Tmp).expect("listing goes on").is_empty(), "the abandoned pack was left");
+        assert!(!storage.exists(&new).expect("looking goes on"));
+
+        let reopened = LocalStorage::open(storage.beneath.path()).expect("opens again");
+        assert_eq!(reopened.put_if_absent(&new, b"after").expect("a new handle writes"), Put::Done);
+    }
+
+    #[test]
+    fn makes_missing_ancestors_and_opens_what_was_made() {
+        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        let deep = dir.path().join("a/b/c/.gradient-repo");
+        LocalStorage::create(&deep).expect("ancestors are made");
+        LocalStorage::create(&deep).expect("making it again opens it");
+        assert!(deep.is_dir());
+    }
+}
