@@ -287,7 +287,7 @@ def _named(value: _core.Named, convert: Callable[[Any], Any]) -> Any:
 def _follow(component: Any, path: tuple[object, ...]) -> Any:
     from gradient import _core
 
-    at = component
+    at: Any = component
     for key in path:
         at = (at.value if isinstance(at, _core.Named) else at)[key]
     if isinstance(at, _core.Alias):
