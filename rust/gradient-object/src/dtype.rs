@@ -3,7 +3,7 @@
 use crate::error::ObjectError;
 use crate::tensor::Flavor;
 
-/// Longest dtype that is looked at; NumPy's longest (`<M8[1000000000ns]`) is far shorter.
+/// Longest dtype that is looked at; numpy's longest (`<M8[1000000000ns]`) is far shorter.
 const DTYPE_BYTES_MAX: usize = 64;
 
 /// Bytes of one element.
@@ -30,7 +30,7 @@ fn torch_width(dtype: &str) -> Option<u64> {
     }
 }
 
-/// Reads NumPy's `dtype.str`: byte order, kind, number, and a unit for times.
+/// Reads numpy's `dtype.str`: byte order, kind, number, and a unit for times.
 fn numpy_width(dtype: &str) -> Option<u64> {
     if dtype.len() > DTYPE_BYTES_MAX || !dtype.is_ascii() {
         return None;
@@ -42,8 +42,8 @@ fn numpy_width(dtype: &str) -> Option<u64> {
     if number.len() > 1 && number.starts_with('0') {
         return None;
     }
-    // NumPy itself holds an item's size in 31 bits.
-    let number = u64::from(number.parse::<u32>().ok().filter(|n| *n <= i32::MAX as u32)?);
+    // numpy itself holds an item's size in 31 bits.
+    let number = u64::from(number.parse::<u32>().ok().filter(|n| i32::try_from(*n).is_ok())?);
     let is_time = matches!(kind, "m" | "M");
     if !(unit.is_empty() || is_time && is_time_unit(unit)) {
         return None;

@@ -52,7 +52,8 @@ impl Key {
 }
 
 /// Order of two byte or text strings in canonical bytes: the length leads.
-pub(crate) fn cmp_strings(a: &[u8], b: &[u8]) -> Ordering {
+pub(crate) fn cmp_strings<T: AsRef<[u8]>>(a: &T, b: &T) -> Ordering {
+    let (a, b) = (a.as_ref(), b.as_ref());
     a.len().cmp(&b.len()).then_with(|| a.cmp(b))
 }
 
@@ -61,7 +62,7 @@ impl Ord for Key {
         self.rank().cmp(&other.rank()).then_with(|| match (self, other) {
             (Self::Int(a), Self::Int(b)) => a.cmp_canonical(b),
             (Self::Bytes(a), Self::Bytes(b)) => cmp_strings(a, b),
-            (Self::Text(a), Self::Text(b)) => cmp_strings(a.as_bytes(), b.as_bytes()),
+            (Self::Text(a), Self::Text(b)) => cmp_strings(a, b),
             (Self::Float(a), Self::Float(b)) => a.to_bits().cmp(&b.to_bits()),
             (Self::Complex(a, b), Self::Complex(c, d)) => (a.to_bits(), b.to_bits()).cmp(&(c.to_bits(), d.to_bits())),
             // No encoding is the start of another, so elements compare one by one.

@@ -28,6 +28,11 @@ impl<D> Mapping<D> {
         Self { entries: IndexMap::with_capacity(num_entries) }
     }
 
+    /// The mapping of these entries, whose keys are known to differ.
+    pub(crate) fn from_unique(entries: Vec<(Key, Value<D>)>) -> Self {
+        Self { entries: entries.into_iter().collect() }
+    }
+
     /// Adds an entry after all others.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ pub enum Name {
     DefaultDict,
     /// `collections.deque`; the extra is its maximal length.
     Deque,
-    /// A NumPy scalar; the extra is its dtype.
+    /// A numpy scalar; the extra is its dtype.
     NumpyScalar,
     /// A sparse tensor in coordinates; the extra is its shape and whether it is coalesced.
     SparseCoo,
@@ -100,7 +100,7 @@ impl Name {
                 matches!(value, Value::List(_)) && (no_extra || is_length(extra)),
                 "wants a list, and none or the maximal length",
             ),
-            Self::NumpyScalar => (is_scalar(value, extra), "wants the bytes of one element, and its NumPy dtype"),
+            Self::NumpyScalar => (is_scalar(value, extra), "wants the bytes of one element, and its numpy dtype"),
             Self::SparseCoo => (
                 is_coo(value)
                     && matches!(extra, Value::List(parts) if matches!(&parts[..], [shape, Value::Bool(_)] if is_shape(shape))),

@@ -14,7 +14,7 @@ use crate::{CHUNK_BYTES, INLINE_BYTES_MAX, RANK_MAX};
 pub struct Tensor<D = TensorData> {
     /// Whose tensor it is.
     pub flavor: Flavor,
-    /// Torch: the name without `torch.`; NumPy: `dtype.str`.
+    /// Torch: the name without `torch.`; numpy: `dtype.str`.
     pub dtype: String,
     /// The dimensions.
     pub shape: Vec<u64>,
@@ -29,7 +29,7 @@ pub struct Tensor<D = TensorData> {
 pub enum Flavor {
     /// A torch tensor.
     Torch,
-    /// A NumPy array.
+    /// A numpy array.
     Numpy,
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Two values are equal when their canonical bytes are: floats compare by bits, mappings with their order, sets without.
 
-use crate::cbor;
 use crate::id::TreeId;
 use crate::int::Int;
 use crate::key::Key;
@@ -100,7 +99,9 @@ impl<D> Value<D> {
             | Self::Alias(_)
             | Self::Subtree(_) => {}
             Self::List(items) | Self::Tuple(items) | Self::Set { items, .. } => {
-                items.iter().for_each(|item| item.for_each_tensor(f));
+                for item in items {
+                    item.for_each_tensor(f);
+                }
             }
             Self::Map(mapping) => mapping.for_each_tensor(f),
             Self::Tensor(tensor) => f(tensor),
@@ -124,14 +125,15 @@ impl<D: PartialEq> PartialEq for Value<D> {
             (Self::Bytes(a), Self::Bytes(b)) => a == b,
             (Self::List(a), Self::List(b)) | (Self::Tuple(a), Self::Tuple(b)) => a == b,
             (Self::Set { frozen: a, items: c }, Self::Set { frozen: b, items: d }) => {
-                a == b && (c == d || cbor::same_elements(c, d))
+                a == b && (c == d || same_elements(c, d))
             }
             (Self::Map(a), Self::Map(b)) => a == b,
             (Self::Tensor(a), Self::Tensor(b)) => a == b,
             (Self::Alias(a), Self::Alias(b)) => a == b,
-            (Self::Named { name: a, value: b, extra: c }, Self::Named { name: d, value: e, extra: f }) => {
-                a == d && b == e && c == f
-            }
+            (
+                Self::Named { name, value, extra },
+                Self::Named { name: other_name, value: other_value, extra: other_extra },
+            ) => name == other_name && value == other_value && extra == other_extra,
             (Self::Subtree(a), Self::Subtree(b)) => a == b,
             (
                 Self::None
@@ -156,6 +158,12 @@ impl<D: PartialEq> PartialEq for Value<D> {
 }
 
 impl<D: Eq> Eq for Value<D> {}
+
+/// Whether two sets hold the same, in whatever order. Quadratic; sets that were read stand in canonical order, and
+/// those the caller has compared already.
+fn same_elements<D: PartialEq>(a: &[Value<D>], b: &[Value<D>]) -> bool {
+    a.len() == b.len() && a.iter().all(|item| b.contains(item)) && b.iter().all(|item| a.contains(item))
+}
 
 impl<D> From<bool> for Value<D> {
     fn from(bool: bool) -> Self {
