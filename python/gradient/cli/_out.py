@@ -1,0 +1,244 @@
+"""The only place that prints.
+
+Results go to stdout, all talk to stderr. A closed pipe ends the command quietly; colours, relative times and the pager
+are for terminals.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
+
+BOLD, DIM, RED, GREEN, YELLOW, CYAN = "1", "2", "31", "32", "33", "36"
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+# Largest first: (seconds, name).
+_SPANS = (
+    (31_557_600, "year"),
+    (2_629_800, "month"),
+    (604_800, "week"),
+    (86_400, "day"),
+    (3_600, "hour"),
+    (60, "minute"),
+)
+
+
+class ClosedPipe(Exception):  # noqa: N818 - no error: the reader has seen enough.
+    """Nobody reads what we print any more."""
+
+
+def data(text: str) -> None:
+    """Print a result."""
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    except BrokenPipeError:
+        _give_up()
+
+
+def document(schema: str, fields: Mapping[str, object]) -> None:
+    """Print one JSON document; `schema` names its keys, which are an interface."""
+    data(json.dumps({"schema": schema, **fields}, indent=2, ensure_ascii=True))
+
+
+def paged(text: str) -> None:
+    """Print a result that may be long: on a terminal through the pager if it does not fit.
+
+    `GRADIENT_PAGER` names the pager, `less` is the default; empty or `cat` means none.
+    """
+    size = shutil.get_terminal_size()
+    if not on_terminal() or text.count("\n") < size.lines:
+        data(text)
+        return
+    command = os.environ.get("GRADIENT_PAGER")
+    if command is None:
+        command = "less -FRX" if shutil.which("less") else ""
+    if command.strip() in ("", "cat"):
+        data(text)
+        return
+    # Imported here: it costs 10 ms, and only a terminal needs it.
+    import subprocess
+
+    flush()
+    try:
+        # A shell, because the variable holds a command line, as PAGER does.
+        with subprocess.Popen(command, shell=True, stdin=subprocess.PIPE, text=True) as pager:
+            try:
+                pager.communicate(text)
+            except BrokenPipeError:
+                pass
+            except KeyboardInterrupt:
+                # Ctrl-C belongs to the pager; the terminal is its own until it ends.
+                pager.wait()
+            failed = pager.returncode == 127
+    except OSError:
+        failed = True
+    if failed:
+        data(text)
+
+
+def note(text: str) -> None:
+    """Say something that is no result."""
+    _talk(text)
+
+
+def hint(text: str) -> None:
+    """Name what to do next; `text` is a command or a sentence."""
+    _talk(f"{paint('hint:', CYAN, error=True)} {text}")
+
+
+def error(message: str, *, code: str, hint_text: str | None, exit_code: int, as_json: bool) -> None:
+    """Print an error: one line and a hint, or one JSON object."""
+    if as_json:
+        fields = {"code": code, "message": message, "hint": hint_text, "exit_code": exit_code}
+        _talk(json.dumps({"schema": "gradient.error/1", **fields}, ensure_ascii=True))
+        return
+    _talk(f"{paint('error:', RED, error=True)} {one_line(message)}")
+    if hint_text:
+        hint(one_line(hint_text))
+
+
+def confirm(question: str) -> bool:
+    """Ask on the terminal; anything but yes is no."""
+    _talk(f"{question} [y/N] ", end="")
+    answer = sys.stdin.readline()
+    return answer.strip().lower() in ("y", "yes")
+
+
+def can_ask() -> bool:
+    """Whether somebody sits there who can answer."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def on_terminal() -> bool:
+    """Whether results go to a terminal."""
+    return sys.stdout.isatty()
+
+
+def colored(*, error: bool = False) -> bool:
+    """Whether colours are wanted, on stdout or on stderr."""
+    stream = sys.stderr if error else sys.stdout
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, *codes: str, error: bool = False) -> str:
+    """Return `text` in colour, if colours are wanted."""
+    return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if colored(error=error) else text
+
+
+def width() -> int:
+    """Columns of the terminal; 100 where there is none."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def flush() -> None:
+    """Push out what was printed; a closed pipe ends quietly."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _give_up()
+
+
+def one_line(text: str) -> str:
+    """Return `text` as one line that can not move a terminal's cursor."""
+    return " ".join(printable(text).split())
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters written out; names and messages may come from a stranger's repository."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
+
+
+def size(num_bytes: int) -> str:
+    """Return a number of bytes as `1.3 GiB`."""
+    value, unit = float(num_bytes), 0
+    while value >= 1023.95 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{num_bytes} B" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Return `1 commit`, `2 commits`, `10,000 commits`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def iso(time_ns: int) -> str:
+    """Return a time as ISO 8601 in UTC, to the second."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def when(time_ns: int) -> str:
+    """Return a time for people: relative on a terminal, ISO 8601 elsewhere."""
+    return ago(time_ns, now()) if on_terminal() else iso(time_ns)
+
+
+def now() -> int:
+    """Return the time in nanoseconds since 1970."""
+    import time
+
+    return time.time_ns()
+
+
+def ago(time_ns: int, now_ns: int) -> str:
+    """Return how long before `now_ns` a time was: `3 minutes ago`."""
+    seconds = (now_ns - time_ns) // 1_000_000_000
+    if seconds < 0:
+        return "in the future"
+    for span, name in _SPANS:
+        if seconds >= span:
+            return f"{count(seconds // span, name)} ago"
+    return f"{count(seconds, 'second')} ago"
+
+
+def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), indent: str = "") -> str:
+    """Return rows as columns two blanks apart; the columns in `right` are aligned to the right.
+
+    Cells may be painted: widths count what is seen.
+    """
+    rows = [list(row) for row in rows]
+    if not rows:
+        return ""
+    widths = [max(_seen(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = []
+        for column, (cell, wide) in enumerate(zip(row, widths, strict=True)):
+            blank = " " * (wide - _seen(cell))
+            cells.append(blank + cell if column in right else cell + blank)
+        lines.append((indent + "  ".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def _seen(cell: str) -> int:
+    if "\x1b" not in cell:
+        return len(cell)
+    import re
+
+    return len(re.sub(r"\x1b\[[0-9;]*m", "", cell))
+
+
+def _talk(text: str, end: str = "\n") -> None:
+    # What talk refers to may still sit in stdout's buffer.
+    flush()
+    try:
+        sys.stderr.write(printable(text) + end if "\x1b" not in text else text + end)
+        sys.stderr.flush()
+    except BrokenPipeError:
+        pass
+
+
+def _give_up() -> NoReturn:
+    # The interpreter flushes stdout once more when it ends, and would complain.
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass
+    finally:
+        os.close(null)
+    raise ClosedPipe

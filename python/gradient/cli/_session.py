@@ -1,0 +1,112 @@
+"""What a command works on: the repository that the global options mean, and the program after `--`."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gradient.cli import _out
+from gradient.refs import short_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gradient._core import CommitInfo, Operation
+    from gradient.repo import Repo
+    from gradient.workspace import RepoLocation
+
+
+@dataclass(frozen=True)
+class Session:
+    """One call of the command line.
+
+    Args:
+        repo_name: What `--repo` named.
+        child: The program after `--` and its arguments; None without one.
+    """
+
+    repo_name: str | None = None
+    child: list[str] | None = None
+
+    def locate(self) -> RepoLocation:
+        """Say which repository is meant.
+
+        Raises:
+            NotFoundError: None is.
+        """
+        from gradient import workspace
+
+        return workspace.locate(repo=self.repo_name)
+
+    @contextmanager
+    def open(self) -> Iterator[Repo]:
+        """Open the repository that is meant, and close it."""
+        from gradient import workspace
+
+        repo = workspace.open_repo(repo=self.repo_name)
+        try:
+            yield repo
+        finally:
+            repo.close()
+
+
+def say_notices(notices: Sequence[str]) -> None:
+    """Print what a ref's meaning needs said."""
+    for notice in notices:
+        _out.note(f"note: {notice}")
+
+
+def describe_head(repo: Repo) -> str:
+    """Return where HEAD stands, for people: `on branch main`."""
+    kind, name = repo.head()
+    return f"on branch {name}" if kind == "branch" else f"on no branch, at {short_id(name)}"
+
+
+def head_fields(repo: Repo) -> dict[str, str | None]:
+    """Return where HEAD stands, for programs."""
+    kind, name = repo.head()
+    commit = repo.branches().get(name) if kind == "branch" else name
+    return {"branch": name if kind == "branch" else None, "commit": commit}
+
+
+def commit_fields(info: CommitInfo) -> dict[str, object]:
+    """Return a commit for programs; the keys are those of `gradient log --json`."""
+    return {
+        "id": info.id,
+        "root": info.root,
+        "parents": list(info.parents),
+        "branch": info.branch,
+        "step": info.step,
+        "message": info.message,
+        "metrics": dict(info.metrics),
+        "time": _out.iso(info.time_ns),
+        "kind": info.kind,
+        "mode": info.mode,
+        "added_bytes": info.added_bytes,
+    }
+
+
+def operation_fields(operation: Operation) -> dict[str, object]:
+    """Return an operation for programs."""
+    kind, name = operation.head
+    return {
+        "number": operation.number,
+        "id": operation.id,
+        "kind": operation.kind,
+        "why": operation.why,
+        "time": _out.iso(operation.time_ns),
+        "by": {key: value for key, value in operation.by.items() if isinstance(value, str | int)},
+        "changes": [{"ref": ref, "before": before, "after": after} for ref, before, after in operation.changes],
+        "head": {"branch": name if kind == "branch" else None, "commit": name if kind == "commit" else None},
+        "undone": operation.undone,
+    }
+
+
+def describe_changes(operation: Operation) -> str:
+    """Return what an operation changed, in one line: `main 3fa9c1d2 -> 77b0e415`."""
+    parts = []
+    for ref, before, after in operation.changes:
+        old, new = (short_id(end) if end else "none" for end in (before, after))
+        parts.append(f"{ref} {old} -> {new}")
+    return ", ".join(parts)

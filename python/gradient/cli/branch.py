@@ -1,0 +1,85 @@
+"""`gradient branch`: list, make, rename and delete branches."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gradient.cli import _out
+from gradient.cli._delete import delete_ref
+from gradient.cli._session import commit_fields, describe_head, head_fields
+from gradient.errors import InvalidInputError
+from gradient.refs import HEAD, short_id
+
+if TYPE_CHECKING:
+    from gradient.repo import Repo
+
+
+def branch(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The branch", show_default=False)] = None,
+    ref: Annotated[
+        str | None,
+        typer.Argument(metavar="REF", help="Where a new one starts [default: HEAD]", show_default=False),
+    ] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="List the branches; so does no NAME")] = False,
+    rename: Annotated[bool, typer.Option("--rename", help="Rename: gradient branch --rename OLD NEW")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete: shows the plan, asks, and can be undone")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan of --delete only")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+) -> None:
+    """Look after branches.
+
+    A new branch costs one small operation, whatever the size of the commit. Every change can be undone.
+    """
+    if list_all + rename + delete > 1:
+        raise InvalidInputError("--list, --rename and --delete exclude each other", code="usage")
+    if (rename and (name is None or ref is None)) or (delete and (name is None or ref is not None)):
+        usage = "--rename OLD NEW" if rename else "--delete NAME"
+        raise InvalidInputError(f"wrong number of names: gradient branch {usage}", code="usage")
+    if (yes or dry_run) and not delete:
+        raise InvalidInputError("--yes and --dry-run belong to --delete", code="usage")
+    if list_all and name is not None:
+        raise InvalidInputError("--list takes no names", code="usage", hint="gradient branch --list")
+    with ctx.obj.open() as repo:
+        if name is None:
+            _list(repo, as_json)
+        elif delete:
+            delete_ref(repo, "branch", name, yes=yes, dry_run=dry_run, as_json=as_json)
+        elif rename:
+            repo.rename_branch(name, ref)
+            if as_json:
+                _out.document("gradient.branch-rename/1", {"old": name, "new": ref})
+            else:
+                _out.data(f"renamed branch {name} to {ref}")
+        else:
+            commit = repo.create_branch(name, ref or HEAD)
+            if as_json:
+                _out.document("gradient.branch-create/1", {"name": name, "commit": commit})
+            else:
+                _out.data(f"made branch {name} at {short_id(commit)}")
+
+
+def _list(repo: "Repo", as_json: bool) -> None:
+    tips = {name: repo.core.commit_info(tip) for name, tip in sorted(repo.branches().items())}
+    head = head_fields(repo)
+    if as_json:
+        # commit_fields names the branch that the writer worked on; `name` is the branch that is listed.
+        rows = [{"name": name, **commit_fields(info)} for name, info in tips.items()]
+        _out.document("gradient.branch/1", {"head": head, "branches": rows})
+        return
+    if head["branch"] not in tips:
+        _out.note(describe_head(repo) + ("" if head["commit"] else ", which has no commits yet"))
+    lines = [
+        (
+            "*" if name == head["branch"] else " ",
+            _out.paint(name, _out.GREEN) if name == head["branch"] else name,
+            f"step {info.step}",
+            short_id(info.id),
+            _out.when(info.time_ns),
+            _out.one_line(info.message),
+        )
+        for name, info in tips.items()
+    ]
+    if lines:
+        _out.data(_out.table(lines))

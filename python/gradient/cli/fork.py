@@ -1,0 +1,59 @@
+"""`gradient fork FROM NEW -- CMD`."""
+
+from typing import Annotated
+
+import typer
+
+from gradient import _core
+from gradient.cli import _out
+from gradient.cli._child import hand_over
+from gradient.cli._session import say_notices
+from gradient.errors import AlreadyExistsError
+from gradient.handover import SEED_MAX, Handover
+from gradient.refs import short_id
+
+
+def fork(
+    ctx: typer.Context,
+    from_ref: Annotated[str, typer.Argument(metavar="FROM", help="The commit to start from", show_default=False)],
+    new_branch: Annotated[str, typer.Argument(metavar="NEW", help="The new branch", show_default=False)],
+    reset_optimizer: Annotated[bool, typer.Option("--reset-optimizer", help="Start with an empty optimizer")] = False,
+    reset_scheduler: Annotated[bool, typer.Option("--reset-scheduler", help="Start the scheduler anew")] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", min=0, max=SEED_MAX, help="Seed Python, NumPy and torch")
+    ] = None,
+) -> int:
+    """Fork a run.
+
+    The script restores FROM and commits on NEW, which comes into being with its first commit:
+
+      gradient fork main@100 hot --reset-optimizer -- python train.py --lr 1e-3
+
+    The exit code is the script's. Without a command the variables that would be set are printed.
+    """
+    session = ctx.obj
+    location = session.locate()
+    with session.open() as repo:
+        resolved = repo.resolve(from_ref)
+        _core.check_name(new_branch)
+        kind = "branch" if new_branch in repo.branches() else "tag" if new_branch in repo.tags() else None
+    if kind is not None:
+        raise AlreadyExistsError(
+            f"{kind} {new_branch} exists already",
+            code=f"{kind}-exists",
+            hint=f"gradient resume {new_branch} -- ..." if kind == "branch" else "choose another name",
+        )
+    say_notices(resolved.notices)
+    if session.child is not None:
+        _out.note(f"forking {new_branch} from {resolved.name} ({short_id(resolved.id)})")
+    handover = Handover(
+        workspace=location.workspace_path,
+        repo=location.repo_name,
+        # The id: on the new branch, `latest` and a step would mean something else, and other writers may move refs.
+        resume_ref=resolved.id,
+        branch=new_branch,
+        reset_optimizer=reset_optimizer,
+        reset_scheduler=reset_scheduler,
+        reset_seed=seed,
+    )
+    return hand_over(session.child, handover)

@@ -1,0 +1,70 @@
+"""`gradient repo init|list`."""
+
+from typing import Annotated
+
+import typer
+
+from gradient import workspace
+from gradient.cli import _out
+from gradient.cli.workspace import find_root, repos
+from gradient.errors import GradientError
+
+
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its folder in the workspace", show_default=False)],
+    description: Annotated[
+        str | None, typer.Option("-d", "--description", metavar="TEXT", help="What it is for")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+) -> None:
+    """Make a repository.
+
+    A repository holds the history of one model. What is one already stays as it is.
+    """
+    root = find_root(".")
+    path = workspace.get_repo_path_in_workspace(root, name)
+    config = workspace.init_repo(path, name=name, description=description, workspace_path=root)
+    if as_json:
+        fields = {
+            "name": name,
+            "path": config.repo_path,
+            "description": config.description or "",
+            "created": not config.existed,
+        }
+        _out.document("gradient.repo-init/1", fields)
+        return
+    _out.data(f"{'exists already' if config.existed else 'made'}: repository {name}, {config.repo_path}")
+    if not config.existed:
+        _out.hint("in the training script: engine = GradientEngine.attach(model, optimizer)")
+
+
+def list_repos(
+    path: Annotated[
+        str, typer.Option("--path", metavar="PATH", help="Look here and above [default: here]", show_default=False)
+    ] = ".",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+) -> None:
+    """List repositories.
+
+    Each line gives the name and the description.
+    """
+    root = find_root(path)
+    rows = []
+    for name in repos(root):
+        try:
+            config = workspace.load_repo_config(workspace.get_repo_path_in_workspace(root, name))
+            rows.append((name, _out.one_line(config.description or "") if config is not None else ""))
+        except GradientError as error:
+            _out.note(f"warning: {name} cannot be read: {error}")
+            rows.append((name, ""))
+    if as_json:
+        fields = [
+            {"name": name, "path": workspace.get_repo_path_in_workspace(root, name), "description": description}
+            for name, description in rows
+        ]
+        _out.document("gradient.repo-list/1", {"path": root, "repos": fields})
+    elif rows:
+        _out.data(_out.table(rows))
+    else:
+        _out.note("no repositories yet")
+        _out.hint("gradient repo init NAME")

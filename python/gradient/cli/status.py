@@ -1,0 +1,70 @@
+"""`gradient status`."""
+
+from typing import Annotated
+
+import typer
+
+from gradient import handover
+from gradient.cli import _out
+from gradient.cli._session import commit_fields, describe_head, head_fields
+from gradient.refs import short_id
+
+
+def status(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+) -> None:
+    """Show a repository.
+
+    Branches come with their newest commits. Variables that the next training script would act on are named.
+    """
+    pending = handover.read_handover().to_environ()
+    with ctx.obj.open() as repo:
+        branches = repo.branches()
+        tips = {name: repo.core.commit_info(tip) for name, tip in sorted(branches.items())}
+        num_commits = len(repo.log(all_refs=True))
+        head = head_fields(repo)
+        tip = head["commit"]
+        captured = None if tip is None else bool(repo.core.components(tip).get("data"))
+        disk_bytes = repo.disk_bytes()
+        if as_json:
+            _out.document(
+                "gradient.status/1",
+                {
+                    "name": repo.name,
+                    "path": repo.path,
+                    "description": repo.description,
+                    "head": head,
+                    "branches": [{"name": name, **commit_fields(info)} for name, info in tips.items()],
+                    "tags": dict(sorted(repo.tags().items())),
+                    "num_commits": num_commits,
+                    "disk_bytes": disk_bytes,
+                    "data_captured": captured,
+                    "pending": pending,
+                },
+            )
+            return
+        lines = [f"repository {_out.paint(repo.name, _out.BOLD)}, {repo.path}"]
+        if repo.description:
+            lines.append(_out.one_line(repo.description))
+        lines.append(describe_head(repo) + ("" if tip else ", no commits yet"))
+        if num_commits:
+            lines.append(f"{_out.count(num_commits, 'commit')}, {_out.size(disk_bytes)} on disk")
+        if captured is False:
+            lines.append("data position: not captured")
+        rows = [
+            (
+                "*" if name == head["branch"] else " ",
+                _out.paint(f"{name}@{info.step}", _out.GREEN if name == head["branch"] else _out.BOLD),
+                short_id(info.id),
+                _out.when(info.time_ns),
+                _out.one_line(info.message),
+            )
+            for name, info in tips.items()
+        ]
+        if rows:
+            lines += ["", _out.table(rows)]
+    if pending:
+        lines += ["", "the next training script would act on:"]
+        lines += [f"  {name}={value}" for name, value in pending.items()]
+    _out.data("\n".join(lines))
