@@ -279,8 +279,15 @@ class Repository:
     def rename_branch(self, old: str, new: str) -> None: ...
     def create_tag(self, name: str, at: str) -> None: ...
     def delete_tag(self, name: str) -> str: ...
-    def checkout(self, *, branch: str | None = None, commit: str | None = None, create_at: str | None = None) -> None:
-        """Move HEAD: to a branch (which need not have commits), to a new branch at `create_at`, or to a commit."""
+    def checkout(
+        self,
+        *,
+        branch: str | None = None,
+        commit: str | None = None,
+        create: bool = False,
+        create_at: str | None = None,
+    ) -> None:
+        """Move HEAD: to a branch, to a new branch (at `create_at`, or without commits), or to a commit."""
     def operations(self, *, limit: int | None = None) -> list[Operation]:
         """Newest first."""
     def undo(self) -> Operation: ...

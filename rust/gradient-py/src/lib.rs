@@ -1,2 +1,44 @@
-//! The compiled module gradient._core: translates, decides nothing.
+//! `gradient._core`: the only door between Python and the object database.
+//!
+//! | part             | what it does                                                    |
+//! |------------------|-----------------------------------------------------------------|
+//! | `values.rs`      | Python objects to values and back                               |
+//! | `tensors.rs`     | `TensorLeaf`, `StoredTensor`, `Alias`, `Named`                  |
+//! | `buffer.rs`      | Python's memory as byte sources and sinks; the only unsafe code |
+//! | `repository.rs`  | `Repository`                                                    |
+//! | `records.rs`     | `CommitInfo`, `CommitResult`, `Resolved`, `Operation`           |
+//! | `job.rs`         | long work, away from the interpreter, stopped by Ctrl-C         |
+//! | `errors.rs`      | failures to the classes of `gradient.errors`                    |
+//!
+//! It translates and decides nothing. `python/gradient/_core.pyi` is the contract.
+#![deny(unsafe_code)]
 
+mod buffer;
+mod errors;
+mod job;
+mod records;
+mod repository;
+mod tensors;
+mod values;
+
+use pyo3::prelude::*;
+
+/// The module.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::records::{CommitInfo, CommitResult, Operation, Resolved};
+    #[pymodule_export]
+    use super::repository::{Repository, check_name};
+    #[pymodule_export]
+    use super::tensors::{Alias, Named, StoredTensor, TensorLeaf};
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
+        module.add("CHUNK_BYTES", gradient_object::CHUNK_BYTES)
+    }
+}

@@ -1,0 +1,143 @@
+//! For each failure: its class, its kebab-case code, a hint that can be acted on, and facts.
+
+use gradient_odb::OdbError;
+use gradient_storage::StorageError;
+
+use crate::error::{ErrorClass, Facts, RepoError};
+
+const FULL_CHECK: &str = "gradient fsck --full";
+
+impl RepoError {
+    /// What a caller would do next.
+    pub fn class(&self) -> ErrorClass {
+        self.kind().0
+    }
+
+    /// The code: kebab-case, never changed once released.
+    pub fn code(&self) -> &'static str {
+        self.kind().1
+    }
+
+    fn kind(&self) -> (ErrorClass, &'static str) {
+        match self {
+            Self::NotARepository { .. } => (ErrorClass::NotFound, "not-a-repository"),
+            Self::RefNotFound { .. } => (ErrorClass::NotFound, "ref-not-found"),
+            Self::EmptyBranch { .. } => (ErrorClass::NotFound, "empty-branch"),
+            Self::ComponentNotFound { .. } => (ErrorClass::NotFound, "component-not-found"),
+            Self::AmbiguousPrefix { .. } => (ErrorClass::InvalidInput, "ambiguous-id"),
+            Self::RefExists { .. } => (ErrorClass::AlreadyExists, "ref-exists"),
+            Self::CaseCollision { .. } => (ErrorClass::AlreadyExists, "case-collision"),
+            Self::BadName { .. } => (ErrorClass::InvalidInput, "bad-name"),
+            Self::DeletesHead { .. } => (ErrorClass::Conflict, "deletes-head"),
+            Self::NothingTo { .. } => (ErrorClass::NotFound, "nothing-to-do"),
+            Self::MovedSince { .. } => (ErrorClass::Conflict, "moved-since"),
+            Self::Invalid { .. } => (ErrorClass::InvalidInput, "invalid-input"),
+            Self::DamagedHead { .. } => (ErrorClass::Corruption, "damaged-head"),
+            Self::Damaged { .. } => (ErrorClass::Corruption, "damaged-file"),
+            Self::Unsupported { .. } => (ErrorClass::Format, "unsupported-format"),
+            Self::Busy { .. } => (ErrorClass::Conflict, "busy"),
+            Self::Poisoned { .. } => (ErrorClass::Storage, "poisoned"),
+            Self::Closed => (ErrorClass::InvalidInput, "closed"),
+            Self::Odb(error) => odb_kind(error),
+            Self::Object(_) => (ErrorClass::InvalidInput, "invalid-value"),
+            Self::Storage(error) => storage_kind(error),
+        }
+    }
+
+    /// What to do, if there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotARepository { .. } => Some("gradient repo init NAME".into()),
+            Self::RefNotFound { .. } | Self::EmptyBranch { .. } => Some("gradient log --all --oneline".into()),
+            Self::ComponentNotFound { .. } => Some("gradient show REF".into()),
+            Self::AmbiguousPrefix { .. } => Some("give more digits".into()),
+            Self::RefExists { kind, .. } => Some(format!("gradient {kind} --list")),
+            Self::CaseCollision { .. } => Some("choose a name that differs in more than case".into()),
+            Self::BadName { .. } => Some("letters, digits, - _ . and / between components make good names".into()),
+            Self::DeletesHead { .. } => Some("gradient checkout another branch first".into()),
+            Self::NothingTo { .. } | Self::MovedSince { .. } => Some("gradient ops".into()),
+            Self::Invalid { hint, .. } => hint.clone(),
+            Self::DamagedHead { .. } => Some("gradient repair".into()),
+            Self::Damaged { .. } => Some(FULL_CHECK.into()),
+            Self::Unsupported { .. } => Some("pip install --upgrade gradient-store".into()),
+            Self::Busy { .. } => Some("try again".into()),
+            Self::Poisoned { .. } => Some("check the disk, then open the repository again".into()),
+            Self::Closed => Some("open the repository again".into()),
+            Self::Odb(error) if error.is_damage() => Some(FULL_CHECK.into()),
+            Self::Odb(OdbError::Storage(error)) | Self::Storage(error) => storage_hint(error),
+            Self::Odb(OdbError::Unsupported { .. }) => Some("pip install --upgrade gradient-store".into()),
+            Self::Odb(OdbError::NotFound { .. }) => Some(FULL_CHECK.into()),
+            Self::Odb(OdbError::CodingNotReversible { .. }) => Some("test the memory of this machine".into()),
+            Self::Odb(_) | Self::Object(_) => None,
+        }
+    }
+
+    /// Facts for the exception's attributes.
+    pub fn facts(&self) -> Facts {
+        let mut facts = Facts::default();
+        match self {
+            Self::Odb(OdbError::ObjectDamaged { object, pack, .. }) => {
+                facts.object_id = Some(hex(&object.id));
+                facts.path = Some(format!("packs/{pack}.pack"));
+            }
+            Self::Odb(OdbError::PackDamaged { pack, .. }) => facts.path = Some(format!("packs/{pack}.pack")),
+            Self::Odb(OdbError::NotFound { object }) => facts.object_id = Some(hex(&object.id)),
+            Self::Odb(OdbError::Unsupported { found, supported, .. }) => {
+                facts.found = Some(found.to_string());
+                facts.supported = Some(supported.to_string());
+            }
+            Self::Damaged { file, .. } => facts.path = Some(file.clone()),
+            Self::DamagedHead { number, .. } => facts.path = Some(format!("ops/{number:020}")),
+            Self::Unsupported { found, supported, file } => {
+                facts.found = Some(found.clone());
+                facts.supported = Some(supported.clone());
+                facts.path = Some(file.clone());
+            }
+            Self::Odb(OdbError::Storage(error)) | Self::Storage(error) => facts.errno = error.errno(),
+            _ => {}
+        }
+        facts
+    }
+}
+
+fn odb_kind(error: &OdbError) -> (ErrorClass, &'static str) {
+    match error {
+        OdbError::ObjectDamaged { .. } => (ErrorClass::Corruption, "damaged-object"),
+        OdbError::PackDamaged { .. } => (ErrorClass::Corruption, "damaged-pack"),
+        OdbError::ChainTooLong { .. } => (ErrorClass::Corruption, "chain-too-long"),
+        OdbError::NotFound { .. } => (ErrorClass::Corruption, "missing-object"),
+        OdbError::Object(_) | OdbError::Codec(_) => (ErrorClass::Corruption, "malformed-object"),
+        OdbError::Unsupported { .. } => (ErrorClass::Format, "unsupported-format"),
+        OdbError::WrongLength { .. } => (ErrorClass::InvalidInput, "wrong-length"),
+        OdbError::TooLarge { .. } => (ErrorClass::InvalidInput, "too-large"),
+        OdbError::Cancelled => (ErrorClass::Cancelled, "cancelled"),
+        OdbError::Storage(error) => storage_kind(error),
+        OdbError::CodingNotReversible { .. } => (ErrorClass::Internal, "coding-not-reversible"),
+        _ => (ErrorClass::Internal, "internal"),
+    }
+}
+
+fn storage_kind(error: &StorageError) -> (ErrorClass, &'static str) {
+    match error {
+        StorageError::NotFound { .. } => (ErrorClass::Storage, "file-not-found"),
+        StorageError::Truncated { .. } | StorageError::TooLarge { .. } => (ErrorClass::Corruption, "wrong-file-length"),
+        StorageError::NotAFile { .. } | StorageError::NotAFolder { .. } => (ErrorClass::Corruption, "not-a-file"),
+        StorageError::Poisoned { .. } => (ErrorClass::Storage, "poisoned"),
+        StorageError::BadName { .. } => (ErrorClass::InvalidInput, "bad-file-name"),
+        _ => (ErrorClass::Storage, "storage"),
+    }
+}
+
+fn storage_hint(error: &StorageError) -> Option<String> {
+    // Numbers are those of Linux and macOS alike: EPERM, EACCES, ENOSPC, EROFS.
+    match error.errno()? {
+        1 | 13 => Some("check the permissions of the repository's folder".into()),
+        28 => Some("free some space; nothing of the repository was lost".into()),
+        30 => Some("the file system is read-only: copy the repository elsewhere to write to it".into()),
+        _ => None,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,358 @@
+//! The operation log: finds the head, reads operations, publishes the next one, folds old ones.
+//!
+//! `ops/<n>` is published by put-if-absent and never changes. `ops/folded-<m>` (magic `GROF`) holds operations 1 to
+//! m: one zstd frame of payloads, each with its length (8 bytes) before it. Folding deletes in rising order, so a
+//! writer that published n + 1 and still sees n knows that nothing was folded past it.
+//! Specified in `docs/format/operations.md`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gradient_object::OperationId;
+use gradient_storage::{Folder, Key, Put, Storage, StorageError};
+
+use crate::envelope;
+use crate::error::{RepoError, Result};
+use crate::operation::{OPERATION_MAGIC, Operation, RefTable, Refs, changed};
+
+/// Magic of `ops/folded-<m>`.
+pub const FOLDED_MAGIC: [u8; 4] = *b"GROF";
+/// Operations that are never folded: the newest ones, which others may be reading.
+pub const UNFOLDED_MIN: u64 = 64;
+/// Files in `ops/` from which on old operations are folded.
+pub const FOLD_AT: usize = 512;
+
+const OPERATION_BYTES_MAX: u64 = (64 << 20) + envelope::ENVELOPE_BYTES as u64;
+const FOLDED_BYTES_MAX: u64 = 1 << 30;
+
+/// The newest operation with the table of refs it stands for.
+#[derive(Clone, Debug)]
+pub struct HeadState {
+    /// The operation.
+    pub operation: Operation,
+    /// Its id.
+    pub id: OperationId,
+    /// All refs after it.
+    pub table: RefTable,
+    /// The newest operation at or before it that carries a whole table, and that table.
+    pub whole: (u64, RefTable),
+    /// A newer operation that can not be read, and why: writing is refused.
+    pub damaged: Option<(u64, String)>,
+}
+
+/// What publishing did.
+#[derive(Debug)]
+pub enum Published {
+    /// The operation is the head now.
+    Done(Box<HeadState>),
+    /// Somebody else published first.
+    Lost,
+}
+
+/// The operations of one repository.
+#[derive(Debug)]
+pub struct OperationLog {
+    storage: Arc<dyn Storage>,
+}
+
+struct Names {
+    numbers: Vec<u64>,
+    folded: Vec<u64>,
+}
+
+impl OperationLog {
+    /// The log in `storage`.
+    pub fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { storage }
+    }
+
+    fn names(&self) -> Result<Names> {
+        let mut names = Names { numbers: Vec::new(), folded: Vec::new() };
+        for listed in self.storage.list(Folder::Ops)? {
+            if let Some(n) = listed.name.strip_prefix("folded-").and_then(number) {
+                names.folded.push(n);
+            } else if let Some(n) = number(&listed.name) {
+                names.numbers.push(n);
+            }
+        }
+        let floor = names.folded.iter().copied().max().unwrap_or(0);
+        names.numbers.retain(|n| *n > floor);
+        names.numbers.sort_unstable();
+        names.folded.sort_unstable();
+        Ok(names)
+    }
+
+    /// Finds the newest operation, or none in a repository that was never finished.
+    ///
+    /// A newest operation that can not be read is reported in [`HeadState::damaged`], and the newest one before it
+    /// that can is returned.
+    ///
+    /// # Errors
+    /// [`RepoError::Damaged`] if no operation can be read; storage errors.
+    pub fn head(&self) -> Result<Option<HeadState>> {
+        // A fold that runs meanwhile may delete what was listed: look again, a few times.
+        for _ in 0..8 {
+            let names = self.names()?;
+            let floor = names.folded.last().copied();
+            let mut damaged = None;
+            let mut vanished = false;
+            for n in names.numbers.iter().rev().copied().chain(floor) {
+                match self.state(n) {
+                    Ok(mut state) => {
+                        state.damaged = damaged;
+                        return Ok(Some(state));
+                    }
+                    Err(RepoError::Storage(StorageError::NotFound { .. })) => {
+                        vanished = true;
+                        break;
+                    }
+                    Err(error @ RepoError::Damaged { .. }) => damaged = damaged.or(Some((n, error.to_string()))),
+                    Err(error) => return Err(error),
+                }
+            }
+            match damaged {
+                _ if vanished => {}
+                Some((n, reason)) => return Err(RepoError::Damaged { file: file_name(n), reason }),
+                None => return Ok(None),
+            }
+        }
+        Err(RepoError::Damaged { file: "ops".into(), reason: "its files keep vanishing".into() })
+    }
+
+    /// Reads on from `state` to the newest operation; says whether anything was new.
+    ///
+    /// # Errors
+    /// As [`OperationLog::head`].
+    pub fn advance(&self, state: &mut HeadState) -> Result<bool> {
+        let mut moved = false;
+        loop {
+            let n = state.operation.n + 1;
+            match self.read_file(n) {
+                Ok((operation, id)) if operation.previous == Some(state.id) => {
+                    *state = self.after(state, operation, id)?;
+                    moved = true;
+                }
+                Ok(_) => {
+                    let reason = format!("it does not follow operation {}", n - 1);
+                    return Err(RepoError::Damaged { file: file_name(n), reason });
+                }
+                Err(RepoError::Storage(StorageError::NotFound { .. })) => {
+                    if self.storage.exists(&Key::operation(state.operation.n))? {
+                        state.damaged = None;
+                        return Ok(moved);
+                    }
+                    return self.jump(state);
+                }
+                Err(RepoError::Damaged { .. }) => return self.jump(state),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn jump(&self, state: &mut HeadState) -> Result<bool> {
+        let before = state.operation.n;
+        *state = self.head()?.ok_or_else(|| RepoError::Damaged {
+            file: "ops".into(),
+            reason: "its operations are gone".into(),
+        })?;
+        Ok(state.operation.n != before)
+    }
+
+    fn after(&self, state: &HeadState, operation: Operation, id: OperationId) -> Result<HeadState> {
+        let (table, whole) = match &operation.refs {
+            Refs::Whole(table) => (table.clone(), (operation.n, table.clone())),
+            Refs::Changes { since, changes } if *since == state.whole.0 => {
+                (changed(&state.whole.1, changes), state.whole.clone())
+            }
+            Refs::Changes { .. } => return self.state(operation.n),
+        };
+        Ok(HeadState { operation, id, table, whole, damaged: None })
+    }
+
+    fn state(&self, n: u64) -> Result<HeadState> {
+        let (operation, id) = self.read(n)?;
+        let (table, whole) = match &operation.refs {
+            Refs::Whole(table) => (table.clone(), (n, table.clone())),
+            Refs::Changes { since, changes } => match self.read(*since)?.0.refs {
+                Refs::Whole(base) => (changed(&base, changes), (*since, base)),
+                Refs::Changes { .. } => {
+                    return Err(RepoError::Damaged {
+                        file: file_name(n),
+                        reason: format!("operation {since} carries no whole table"),
+                    });
+                }
+            },
+        };
+        Ok(HeadState { operation, id, table, whole, damaged: None })
+    }
+
+    /// Reads operation `n`, folded or not.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`] inside [`RepoError::Storage`]; [`RepoError::Damaged`].
+    pub fn read(&self, n: u64) -> Result<(Operation, OperationId)> {
+        match self.read_file(n) {
+            Err(RepoError::Storage(StorageError::NotFound { key })) => {
+                let names = self.names()?;
+                for m in names.folded.iter().rev().copied().filter(|m| *m >= n) {
+                    let payloads = self.read_folded(m)?;
+                    let at = usize::try_from(n - 1).ok().and_then(|at| payloads.get(at));
+                    let payload = at.ok_or(StorageError::NotFound { key: key.clone() })?;
+                    return Ok((Operation::decode(payload, n, &file_name(n))?, OperationId::of(payload)));
+                }
+                Err(StorageError::NotFound { key }.into())
+            }
+            other => other,
+        }
+    }
+
+    fn read_file(&self, n: u64) -> Result<(Operation, OperationId)> {
+        let file = file_name(n);
+        let bytes = self.storage.read(&Key::operation(n), OPERATION_BYTES_MAX)?;
+        let payload = envelope::unwrap(OPERATION_MAGIC, &bytes, &file)?;
+        Ok((Operation::decode(payload, n, &file)?, OperationId::of(payload)))
+    }
+
+    fn read_folded(&self, m: u64) -> Result<Vec<Vec<u8>>> {
+        let key = Key::folded(m);
+        let file = format!("ops/folded-{m:020}");
+        let damaged = |reason: &str| RepoError::Damaged { file: file.clone(), reason: reason.to_owned() };
+        let bytes = self.storage.read(&key, FOLDED_BYTES_MAX)?;
+        let frame = envelope::unwrap(FOLDED_MAGIC, &bytes, &file)?;
+        let limit = usize::try_from(FOLDED_BYTES_MAX).unwrap_or(usize::MAX);
+        let raw = zstd::bulk::decompress(frame, folded_len(frame, limit).ok_or_else(|| damaged("its frame lies"))?)
+            .map_err(|_| damaged("its frame can not be decoded"))?;
+        let mut payloads = Vec::new();
+        let mut rest = raw.as_slice();
+        while let Some((length, tail)) = rest.split_first_chunk::<8>() {
+            let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged("a length is too large"))?;
+            let (payload, tail) = tail.split_at_checked(length).ok_or_else(|| damaged("it ends inside an operation"))?;
+            payloads.push(payload.to_vec());
+            rest = tail;
+        }
+        if !rest.is_empty() || payloads.len() as u64 != m {
+            return Err(damaged("it does not hold the operations its name says"));
+        }
+        Ok(payloads)
+    }
+
+    /// All operations with the table of refs after each, oldest first.
+    ///
+    /// # Errors
+    /// As [`OperationLog::read`].
+    pub fn replay(&self, newest: u64) -> Result<Vec<(Operation, OperationId, RefTable)>> {
+        let mut folded: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+        if let Some(m) = self.names()?.folded.last() {
+            folded = (1..).zip(self.read_folded(*m)?).collect();
+        }
+        let mut wholes: BTreeMap<u64, RefTable> = BTreeMap::new();
+        let mut all = Vec::new();
+        for n in 1..=newest {
+            let (operation, id) = match folded.get(&n) {
+                Some(payload) => (Operation::decode(payload, n, &file_name(n))?, OperationId::of(payload)),
+                None => self.read(n)?,
+            };
+            let table = match &operation.refs {
+                Refs::Whole(table) => {
+                    wholes.insert(n, table.clone());
+                    table.clone()
+                }
+                Refs::Changes { since, changes } => match wholes.get(since) {
+                    Some(base) => changed(base, changes),
+                    None => {
+                        let reason = format!("operation {since} carries no whole table");
+                        return Err(RepoError::Damaged { file: file_name(n), reason });
+                    }
+                },
+            };
+            all.push((operation, id, table));
+        }
+        Ok(all)
+    }
+
+    /// Publishes `operation` after `before`, durably, unless somebody was first.
+    ///
+    /// # Errors
+    /// Storage errors; after one it is unknown whether the operation was published.
+    pub fn publish(&self, before: Option<&HeadState>, operation: Operation) -> Result<Published> {
+        let (bytes, id) = operation.encode()?;
+        let key = Key::operation(operation.n);
+        match self.storage.put_if_absent(&key, &bytes)? {
+            Put::Taken => return Ok(Published::Lost),
+            Put::Done => {}
+        }
+        let Some(before) = before else {
+            let Refs::Whole(table) = operation.refs.clone() else { return Ok(Published::Lost) };
+            let whole = (operation.n, table.clone());
+            return Ok(Published::Done(Box::new(HeadState { operation, id, table, whole, damaged: None })));
+        };
+        if !self.storage.exists(&Key::operation(before.operation.n))? {
+            // Operations were folded past us while we slept: what we wrote is below the floor and stands for nothing.
+            match self.storage.delete(&key) {
+                Ok(()) | Err(StorageError::NotFound { .. }) => return Ok(Published::Lost),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Published::Done(Box::new(self.after(before, operation, id)?)))
+    }
+
+    /// Folds old operations into one file once there are [`FOLD_AT`]; says how many went.
+    ///
+    /// # Errors
+    /// As [`OperationLog::read`]; nothing is deleted before the folded file is durable.
+    pub fn fold(&self, head: u64) -> Result<u64> {
+        let names = self.names()?;
+        let floor = names.folded.last().copied().unwrap_or(0);
+        if names.numbers.len() < FOLD_AT || head <= floor + UNFOLDED_MIN {
+            return Ok(0);
+        }
+        let m = head - UNFOLDED_MIN;
+        let mut payloads = if floor > 0 { self.read_folded(floor)? } else { Vec::new() };
+        for n in floor + 1..=m {
+            payloads.push(self.read_file(n)?.0.payload()?);
+        }
+        let mut raw = Vec::new();
+        for payload in &payloads {
+            raw.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+            raw.extend_from_slice(payload);
+        }
+        let frame = zstd::bulk::compress(&raw, 3).map_err(|source| RepoError::Damaged {
+            file: format!("ops/folded-{m:020}"),
+            reason: format!("it can not be coded: {source}"),
+        })?;
+        let put = self.storage.put_if_absent(&Key::folded(m), &envelope::wrap(FOLDED_MAGIC, &frame))?;
+        if matches!(put, Put::Taken) {
+            return Ok(0);
+        }
+        for listed in self.storage.list(Folder::Ops)? {
+            if number(&listed.name).is_some_and(|n| n <= m) {
+                self.delete_if_there(&listed.name)?;
+            }
+        }
+        let [older @ .., _] = names.folded.as_slice() else { return Ok(m - floor) };
+        for old in older {
+            self.delete_if_there(&format!("folded-{old:020}"))?;
+        }
+        Ok(m - floor)
+    }
+
+    fn delete_if_there(&self, name: &str) -> Result<()> {
+        match self.storage.delete(&Key::new(Folder::Ops, name)?) {
+            Ok(()) | Err(StorageError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn folded_len(frame: &[u8], limit: usize) -> Option<usize> {
+    let length = zstd::zstd_safe::get_frame_content_size(frame).ok()??;
+    usize::try_from(length).ok().filter(|length| *length <= limit)
+}
+
+fn number(name: &str) -> Option<u64> {
+    (name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit())).then(|| name.parse().ok()).flatten()
+}
+
+fn file_name(n: u64) -> String {
+    format!("ops/{n:020}")
+}

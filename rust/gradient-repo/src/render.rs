@@ -1,0 +1,252 @@
+//! The log as text: one line a commit, a graph beside it, or one JSON document (schema `gradient.log/1`).
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use gradient_object::{CommitId, CommitKind, Metric};
+
+use crate::clock::{iso8601, relative};
+use crate::history::LogRow;
+use crate::operation::{Head, RefTable, Target};
+
+/// How a log is rendered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStyle {
+    /// Id, branch and step, size, time, message; refs beside them.
+    Full,
+    /// Id, refs, branch and step, message.
+    Oneline,
+    /// One JSON document.
+    Json,
+}
+
+/// Settings of a rendering.
+#[derive(Clone, Copy, Debug)]
+pub struct LogFormat {
+    /// Which rendering.
+    pub style: LogStyle,
+    /// Draw the graph beside it.
+    pub graph: bool,
+    /// Use colours.
+    pub color: bool,
+    /// Show times relative to this moment; ISO 8601 if none.
+    pub now_ns: Option<i64>,
+    /// Cut lines to so many characters.
+    pub width: Option<usize>,
+}
+
+/// Renders `rows`.
+pub fn render(rows: &[LogRow], table: &RefTable, head: &Head, format: LogFormat) -> String {
+    let names = decorations(table, head);
+    if format.style == LogStyle::Json {
+        return json(rows, &names);
+    }
+    let mut text = String::with_capacity(rows.len() * 96);
+    let mut graph = Graph::default();
+    let step_width = rows.iter().map(|row| place(row).len()).max().unwrap_or(0).min(40);
+    for row in rows {
+        let (prefix, joins) = if format.graph { graph.draw(row) } else { (String::new(), None) };
+        let line = line(row, names.get(&row.id), format, step_width);
+        let line = format!("{prefix}{line}");
+        match format.width {
+            Some(width) if !format.color => text.extend(line.chars().take(width)),
+            _ => text.push_str(&line),
+        }
+        text.push('\n');
+        if let Some(joins) = joins {
+            text.push_str(&joins);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn place(row: &LogRow) -> String {
+    format!("{}@{}", row.commit.branch, row.commit.step)
+}
+
+fn line(row: &LogRow, names: Option<&Vec<String>>, format: LogFormat, step_width: usize) -> String {
+    let mut line = String::new();
+    let id = row.id.to_hex();
+    let id = id.get(..8).unwrap_or(&id);
+    let _ = if format.color { write!(line, "\x1b[33m{id}\x1b[0m") } else { write!(line, "{id}") };
+    let place = place(row);
+    match format.style {
+        LogStyle::Full => {
+            let time = match format.now_ns {
+                Some(now) => relative(row.commit.time_ns, now),
+                None => iso8601(row.commit.time_ns),
+            };
+            let _ = write!(line, "  {place:step_width$}  {:>10}  {time:>14}", size(row.added_len));
+        }
+        LogStyle::Oneline | LogStyle::Json => {
+            let _ = write!(line, " {place}");
+        }
+    }
+    if let Some(names) = names {
+        let names = names.join(", ");
+        let _ = if format.color { write!(line, "  \x1b[36m({names})\x1b[0m") } else { write!(line, "  ({names})") };
+    }
+    let message = row.commit.message.lines().next().unwrap_or_default();
+    if !message.is_empty() {
+        line.push_str("  ");
+        line.extend(message.chars().map(|c| if c.is_control() { '?' } else { c }));
+    }
+    if row.commit.mode != "exact" {
+        let _ = write!(line, "  [{}]", row.commit.mode);
+    }
+    line
+}
+
+/// IEC units with one decimal: `1.3 GiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut unit = 0;
+    let mut tenths = u128::from(bytes) * 10 / 1024;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS.get(unit).unwrap_or(&"EiB"))
+}
+
+fn decorations(table: &RefTable, head: &Head) -> HashMap<CommitId, Vec<String>> {
+    let mut names: HashMap<CommitId, Vec<String>> = HashMap::new();
+    if let Head::Commit(id) = head {
+        names.entry(*id).or_default().push("HEAD".to_owned());
+    }
+    for (name, target) in table {
+        let label = match target {
+            Target::Tag(_) => format!("tag: {name}"),
+            Target::Branch(_) if *head == Head::Branch(name.clone()) => format!("HEAD -> {name}"),
+            Target::Branch(_) => name.clone(),
+        };
+        let at = names.entry(target.commit()).or_default();
+        if label.starts_with("HEAD") { at.insert(0, label) } else { at.push(label) }
+    }
+    names
+}
+
+fn json(rows: &[LogRow], names: &HashMap<CommitId, Vec<String>>) -> String {
+    let mut text = String::with_capacity(rows.len() * 400);
+    text.push_str("{\"schema\":\"gradient.log/1\",\"commits\":[");
+    for (at, row) in rows.iter().enumerate() {
+        let commit = &row.commit;
+        text.push_str(if at == 0 { "\n" } else { ",\n" });
+        let _ = write!(text, "{{\"id\":\"{}\",\"root\":\"{}\",\"parents\":[", row.id.to_hex(), commit.tree.to_hex());
+        for (at, parent) in commit.parents.iter().enumerate() {
+            let _ = write!(text, "{}\"{}\"", if at == 0 { "" } else { "," }, parent.to_hex());
+        }
+        let kind = match commit.kind {
+            CommitKind::Anchor => "anchor",
+            CommitKind::Delta => "delta",
+        };
+        let _ = write!(
+            text,
+            "],\"branch\":{},\"step\":{},\"message\":{},\"time\":\"{}\",\"kind\":\"{kind}\",\"mode\":{},\
+             \"added_bytes\":{},\"metrics\":{{",
+            string(&commit.branch),
+            commit.step,
+            string(&commit.message),
+            iso8601(commit.time_ns),
+            string(&commit.mode),
+            row.added_len,
+        );
+        for (at, (name, metric)) in commit.metrics.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            let _ = write!(text, "{comma}{}:{}", string(name), number(*metric));
+        }
+        text.push_str("},\"refs\":[");
+        for (at, name) in names.get(&row.id).into_iter().flatten().enumerate() {
+            let _ = write!(text, "{}{}", if at == 0 { "" } else { "," }, string(name));
+        }
+        text.push_str("]}");
+    }
+    text.push_str("\n]}\n");
+    text
+}
+
+fn string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+// JSON has no NaN and no infinities: they are strings, as `float()` reads them.
+fn number(metric: Metric) -> String {
+    match metric {
+        Metric::Int(value) => value.to_string(),
+        Metric::Float(value) if value.is_finite() => serde_json::Value::from(value).to_string(),
+        Metric::Float(value) if value.is_nan() => "\"nan\"".to_owned(),
+        Metric::Float(value) => if value > 0.0 { "\"inf\"" } else { "\"-inf\"" }.to_owned(),
+    }
+}
+
+/// Lanes of the graph: the commit that each waits for.
+#[derive(Default)]
+struct Graph {
+    lanes: Vec<CommitId>,
+}
+
+impl Graph {
+    // The columns before a commit's line, and the line after it where lanes join.
+    fn draw(&mut self, row: &LogRow) -> (String, Option<String>) {
+        let at = self.lanes.iter().position(|waits| *waits == row.id).unwrap_or_else(|| {
+            self.lanes.push(row.id);
+            self.lanes.len() - 1
+        });
+        let mut columns = String::new();
+        for lane in 0..self.lanes.len() {
+            columns.push_str(if lane == at { "* " } else { "| " });
+        }
+        match row.commit.parents.split_first() {
+            None => {
+                self.lanes.remove(at);
+            }
+            Some((first, others)) => {
+                if let Some(lane) = self.lanes.get_mut(at) {
+                    *lane = *first;
+                }
+                for other in others {
+                    if !self.lanes.contains(other) {
+                        self.lanes.push(*other);
+                    }
+                }
+            }
+        }
+        (columns, self.join())
+    }
+
+    // Lanes that wait for one commit become one: `|/`.
+    fn join(&mut self) -> Option<String> {
+        let twice = (1..self.lanes.len()).find(|lane| self.lanes[..*lane].contains(&self.lanes[*lane]))?;
+        let mut columns: String = (0..twice).map(|_| "| ").collect();
+        columns.pop();
+        columns.push('/');
+        columns.push_str(&" |".repeat(self.lanes.len() - twice - 1));
+        self.lanes.remove(twice);
+        Some(columns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_iec_with_one_decimal() {
+        for (bytes, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_395_864_371, "1.2 GiB"), (u64::MAX, "15.9 EiB")]
+        {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn numbers_that_json_lacks_are_strings() {
+        assert_eq!(number(Metric::Float(f64::NAN)), "\"nan\"");
+        assert_eq!(number(Metric::Float(f64::NEG_INFINITY)), "\"-inf\"");
+        assert_eq!(number(Metric::Float(0.1)), "0.1");
+    }
+}

@@ -1,0 +1,294 @@
+//! The repository handle: init, open, the head it knows, and how one change is published.
+//!
+//! All state that moves lies behind one lock: operations are the only truth, so what is kept here is a copy of the
+//! newest one seen. Reading what others published is explicit ([`Repository::refresh`]) or part of a transaction.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gradient_odb::Odb;
+use gradient_storage::Storage;
+
+use crate::clock::now_ns;
+use crate::error::{RepoError, Result};
+use crate::format_file::{Config, FormatFile};
+use crate::lease::{LeaseKeeper, Running, host};
+use crate::operation::{By, Head, Operation, OperationKind, RefTable, Refs, Subject};
+use crate::oplog::{HeadState, OperationLog, Published};
+
+/// How often a change is tried again when others publish first.
+pub(crate) const PUBLISH_ATTEMPTS_MAX: u32 = 1000;
+
+/// One model's history.
+#[derive(Debug)]
+pub struct Repository {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) odb: Odb,
+    pub(crate) log: OperationLog,
+    pub(crate) format: FormatFile,
+    config: Config,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) head: HeadState,
+    pub(crate) lease: LeaseKeeper,
+    /// Condemned packs that lie in the trash, with the transactions that ran when they were condemned.
+    pub(crate) trash: Vec<(Vec<gradient_odb::PackId>, Running)>,
+    pub(crate) commits_since_upkeep: u32,
+    poisoned: Option<String>,
+    closed: bool,
+}
+
+/// What one operation changes.
+pub(crate) struct Change {
+    pub(crate) kind: OperationKind,
+    pub(crate) subject: Subject,
+    pub(crate) why: String,
+    pub(crate) table: RefTable,
+    pub(crate) head: Head,
+}
+
+impl Repository {
+    /// Makes a repository in `storage`, or opens the one that is there; says which.
+    ///
+    /// # Errors
+    /// As [`Repository::open`]; storage errors.
+    pub fn init(storage: Arc<dyn Storage>, name: &str, description: &str) -> Result<(Self, bool)> {
+        storage.create_folders()?;
+        let now = now_ns();
+        let (format, made) = FormatFile::create(&*storage, random_id()?, now)?;
+        format.check_writable()?;
+        let log = OperationLog::new(storage.clone());
+        let first = log.head()?.is_none();
+        if first {
+            // Lost to another init: the same operation, so nothing to do.
+            let _ = log.publish(None, first_operation(now))?;
+        }
+        if made || (first && Config::read(&*storage)? == Config::default()) {
+            let created_at = crate::clock::iso8601(now);
+            let config = Config { name: name.into(), description: description.into(), created_at, retention: None };
+            config.write(&*storage)?;
+        }
+        Ok((Self::open(storage)?, made || first))
+    }
+
+    /// Opens the repository in `storage`.
+    ///
+    /// # Errors
+    /// - [`RepoError::NotARepository`], [`RepoError::Unsupported`], [`RepoError::Damaged`].
+    /// - [`RepoError::Invalid`] for a `config.json` that can not be read; storage errors.
+    pub fn open(storage: Arc<dyn Storage>) -> Result<Self> {
+        let format = FormatFile::read(&*storage)?;
+        let config = Config::read(&*storage)?;
+        let log = OperationLog::new(storage.clone());
+        let head = match log.head()? {
+            Some(head) => head,
+            None => {
+                // An init that was interrupted between `format` and the first operation.
+                let _ = log.publish(None, first_operation(format.created_ns))?;
+                log.head()?.ok_or_else(|| RepoError::Damaged { file: "ops".into(), reason: "it is empty".into() })?
+            }
+        };
+        let odb = Odb::open(storage.clone())?;
+        odb.exclude(&head.operation.condemned);
+        let lease = LeaseKeeper::new(storage.clone(), random_id()?);
+        let state = State { head, lease, trash: Vec::new(), commits_since_upkeep: 0, poisoned: None, closed: false };
+        Ok(Self { storage, odb, log, format, config, state: Mutex::new(state) })
+    }
+
+    /// The repository's random id.
+    pub fn id(&self) -> [u8; 16] {
+        self.format.repo
+    }
+
+    /// The settings that people edit.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The object database.
+    pub fn odb(&self) -> &Odb {
+        &self.odb
+    }
+
+    /// Reads what others published since.
+    ///
+    /// # Errors
+    /// Damaged operations; storage errors.
+    pub fn refresh(&self) -> Result<()> {
+        let mut state = self.lock()?;
+        self.advance(&mut state)
+    }
+
+    /// The newest operation as this handle knows it; a notice if a newer one is damaged.
+    ///
+    /// # Errors
+    /// [`RepoError::Closed`].
+    pub fn head_state(&self) -> Result<HeadState> {
+        Ok(self.lock()?.head.clone())
+    }
+
+    /// Bytes of all files below the repository's folder.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub fn disk_bytes(&self) -> Result<u64> {
+        use gradient_storage::Folder;
+        let folders = [Folder::Root].into_iter().chain(Folder::FIXED);
+        folders.map(|folder| Ok(self.storage.list(folder)?.iter().map(|file| file.len).sum::<u64>())).sum()
+    }
+
+    /// Ends the lease and writes the caches; every later call is refused.
+    ///
+    /// # Errors
+    /// Storage errors of the caches: nothing is lost by them.
+    pub fn close(&self) -> Result<()> {
+        let mut state = match self.lock() {
+            Ok(state) => state,
+            Err(RepoError::Closed) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        state.closed = true;
+        state.lease.release();
+        Ok(self.odb.write_caches()?)
+    }
+
+    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, State>> {
+        // A panic while the lock was held is our bug; what it guards is a copy of what is on disk.
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.closed { Err(RepoError::Closed) } else { Ok(state) }
+    }
+
+    // For writers: refused after a failed write, on a damaged head and on features that only readers know.
+    pub(crate) fn lock_for_writing(&self) -> Result<MutexGuard<'_, State>> {
+        self.format.check_writable()?;
+        let mut state = self.lock()?;
+        if let Some(reason) = &state.poisoned {
+            return Err(RepoError::Poisoned { reason: reason.clone() });
+        }
+        self.advance(&mut state)?;
+        if let Some((number, reason)) = state.head.damaged.clone() {
+            return Err(RepoError::DamagedHead { number, readable: state.head.operation.n, reason });
+        }
+        Ok(state)
+    }
+
+    pub(crate) fn advance(&self, state: &mut State) -> Result<()> {
+        if self.log.advance(&mut state.head)? {
+            self.odb.refresh()?;
+            self.odb.exclude(&state.head.operation.condemned);
+        }
+        Ok(())
+    }
+
+    /// Publishes the change that `decide` makes of the newest table, trying again when others were first.
+    ///
+    /// `decide` runs again on the newer table each time; what it refuses is refused.
+    pub(crate) fn change<T>(&self, mut decide: impl FnMut(&HeadState) -> Result<(Change, T)>) -> Result<T> {
+        let mut state = self.lock_for_writing()?;
+        state.lease.begin();
+        let mut attempt = || {
+            for _ in 0..PUBLISH_ATTEMPTS_MAX {
+                let (change, value) = decide(&state.head)?;
+                if self.publish(&mut state, change)? {
+                    return Ok(value);
+                }
+                self.advance(&mut state)?;
+            }
+            Err(RepoError::Busy { attempts: PUBLISH_ATTEMPTS_MAX })
+        };
+        let outcome = attempt();
+        state.lease.end();
+        outcome
+    }
+
+    /// Publishes one operation; false if somebody was first. An error poisons the handle (rule D3).
+    pub(crate) fn publish(&self, state: &mut State, change: Change) -> Result<bool> {
+        let condemned = state.head.operation.condemned.clone();
+        self.publish_condemning(state, change, condemned)
+    }
+
+    pub(crate) fn publish_condemning(
+        &self,
+        state: &mut State,
+        change: Change,
+        condemned: Vec<gradient_odb::PackId>,
+    ) -> Result<bool> {
+        let n = state.head.operation.n + 1;
+        let operation = Operation {
+            n,
+            previous: Some(state.head.id),
+            kind: change.kind,
+            why: one_line(&change.why),
+            subject: change.subject,
+            time_ns: now_ns(),
+            by: by(),
+            head: change.head,
+            refs: Refs::choose(&change.table, n, state.head.whole.0, &state.head.whole.1),
+            condemned,
+        };
+        match self.log.publish(Some(&state.head), operation) {
+            Ok(Published::Done(head)) => {
+                state.head = *head;
+                Ok(true)
+            }
+            Ok(Published::Lost) => Ok(false),
+            Err(error) => {
+                state.poisoned = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn poison(state: &mut State, error: &RepoError) {
+        if matches!(error, RepoError::Storage(_)) {
+            state.poisoned = Some(error.to_string());
+        }
+    }
+}
+
+impl Drop for Repository {
+    fn drop(&mut self) {
+        if let Ok(mut state) = self.lock() {
+            state.lease.release();
+        }
+    }
+}
+
+fn first_operation(time_ns: i64) -> Operation {
+    Operation {
+        n: 1,
+        previous: None,
+        kind: OperationKind::Init,
+        why: "made".to_owned(),
+        subject: Subject::None,
+        time_ns,
+        by: by(),
+        head: Head::Branch("main".to_owned()),
+        refs: Refs::Whole(RefTable::new()),
+        condemned: Vec::new(),
+    }
+}
+
+fn by() -> By {
+    By {
+        host: host(),
+        pid: u64::from(std::process::id()),
+        user: std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    let mut line: String = text.lines().next().unwrap_or_default().chars().take(200).collect();
+    line.truncate(line.trim_end().len());
+    line
+}
+
+pub(crate) fn random_id() -> Result<[u8; 16]> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)
+        .map_err(|source| RepoError::invalid(format!("the system gives no random numbers: {source}"), ""))?;
+    Ok(id)
+}

@@ -1,0 +1,110 @@
+//! Upkeep after commits: caches, merging of small packs, folding of operations. Nothing here is needed for
+//! correctness, and a commit is acknowledged before it begins.
+
+use gradient_odb::PackId;
+use gradient_storage::{Folder, StorageError};
+
+use crate::error::Result;
+use crate::lease::all_ended;
+use crate::operation::{OperationKind, Subject};
+use crate::repository::{Change, Repository, State};
+
+/// Commits between two looks at whether caches, packs or operations want attention.
+const COMMITS_PER_UPKEEP: u32 = 64;
+
+impl Repository {
+    /// Writes caches, merges small packs and folds operations where that is due.
+    ///
+    /// # Errors
+    /// Storage errors: nothing is lost by them.
+    pub fn maintain(&self) -> Result<()> {
+        let mut state = self.lock_for_writing()?;
+        self.upkeep(&mut state, true)
+    }
+
+    pub(crate) fn upkeep(&self, state: &mut State, now: bool) -> Result<()> {
+        if !now && state.commits_since_upkeep < COMMITS_PER_UPKEEP {
+            return Ok(());
+        }
+        state.commits_since_upkeep = 0;
+        self.empty_trash(state)?;
+        self.sweep_temporaries(state)?;
+        self.merge_packs(state)?;
+        self.log.fold(state.head.operation.n)?;
+        Ok(self.odb.write_caches()?)
+    }
+
+    // One operation names the packs that a merged one replaces; then they move to the trash (rule G2).
+    fn merge_packs(&self, state: &mut State) -> Result<()> {
+        let Some(merged) = self.odb.merge_small()? else { return Ok(()) };
+        loop {
+            let present = self.storage.list(Folder::Packs)?;
+            let is_present = |id: &PackId| present.iter().any(|file| file.name == format!("{id}.pack"));
+            let before = state.head.operation.condemned.iter().filter(|id| is_present(id));
+            let mut condemned: Vec<PackId> = before.chain(&merged.old).copied().collect();
+            condemned.sort_unstable();
+            condemned.dedup();
+            let change = Change {
+                kind: OperationKind::Condemn,
+                subject: Subject::None,
+                why: format!("{} small packs merged into {}", merged.old.len(), merged.new),
+                table: state.head.table.clone(),
+                head: state.head.operation.head.clone(),
+            };
+            if self.publish_condemning(state, change, condemned)? {
+                break;
+            }
+            self.advance(state)?;
+        }
+        let running = state.lease.others()?;
+        self.odb.retire(&merged.old)?;
+        state.trash.push((merged.old, running));
+        self.empty_trash(state)
+    }
+
+    // A condemned pack goes once every transaction that ran at its condemnation has ended. Packs that an earlier
+    // process left in the trash are judged by what runs now.
+    fn empty_trash(&self, state: &mut State) -> Result<()> {
+        let listed = self.storage.list(Folder::Trash)?;
+        if listed.is_empty() && state.trash.is_empty() {
+            return Ok(());
+        }
+        let now = state.lease.others()?;
+        let known: Vec<PackId> = state.trash.iter().flat_map(|(packs, _)| packs.clone()).collect();
+        let strangers: Vec<PackId> =
+            listed.iter().filter_map(|file| PackId::from_file_name(&file.name)).filter(|id| !known.contains(id)).collect();
+        if !strangers.is_empty() {
+            state.trash.push((strangers, now.clone()));
+        }
+        let (gone, kept) = std::mem::take(&mut state.trash).into_iter().partition(|(_, then)| all_ended(then, &now));
+        state.trash = kept;
+        let gone: Vec<(Vec<PackId>, _)> = gone;
+        for id in gone.iter().flat_map(|(packs, _)| packs) {
+            match self.storage.delete(&gradient_storage::Key::trash_pack(id.as_bytes())) {
+                Ok(()) | Err(StorageError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    // Files in `tmp/` are listed before the leases: whoever made one of them had its lease written earlier, so with
+    // no other transaction running they belong to nobody.
+    fn sweep_temporaries(&self, state: &mut State) -> Result<()> {
+        let listed = self.storage.list(Folder::Tmp)?;
+        if listed.is_empty() || !state.lease.others()?.is_empty() {
+            return Ok(());
+        }
+        for file in listed.iter().filter(|file| is_temporary(&file.name)) {
+            match self.storage.delete(&gradient_storage::Key::new(Folder::Tmp, &file.name)?) {
+                Ok(()) | Err(StorageError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_temporary(name: &str) -> bool {
+    name.strip_suffix(".tmp").is_some_and(|stem| stem.len() == 32 && stem.bytes().all(|b| b.is_ascii_hexdigit()))
+}
