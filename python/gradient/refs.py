@@ -34,7 +34,7 @@ def parse_ref(ref: str) -> Ref:
     Raises:
         InvalidInputError: It is empty, or what follows the last `@` is no step.
     """
-    if not ref.strip():
+    if not isinstance(ref, str) or not ref.strip():  # type: ignore[redundant-expr]
         raise InvalidInputError("a ref is a text that is not empty", code="bad-ref", hint="for example main@100")
     ref = ref.strip()
     if "@" not in ref:

@@ -289,7 +289,8 @@ def _follow(component: Any, path: tuple[object, ...]) -> Any:
 
     at: Any = component
     for key in path:
-        at = (at.value if isinstance(at, _core.Named) else at)[key]
+        inner: Any = at.value if isinstance(at, _core.Named) else at
+        at = inner[key]
     if isinstance(at, _core.Alias):
         raise InternalError(f"alias to an alias at {path!r}")
     return at
