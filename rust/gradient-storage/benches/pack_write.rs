@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gradient_storage::{LocalStorage, Storage};
 
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: u32 = 1 << 20;
 const NUM_CHUNKS: u32 = 195;
 const NUM_SAMPLES: u8 = 9;
 
@@ -25,7 +25,7 @@ fn main() -> Outcome<()> {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (seed >> 56) as u8
     })
-    .take(CHUNK_BYTES)
+    .take(CHUNK_BYTES as usize)
     .collect();
 
     let (mut packs, mut plain) = (Vec::new(), Vec::new());
@@ -42,7 +42,7 @@ fn main() -> Outcome<()> {
 /// Writes and seals one pack; each chunk with a header and padding, as the object database does.
 fn pack(storage: &LocalStorage, id: [u8; 16], chunk: &[u8]) -> Outcome<Duration> {
     let start = Instant::now();
-    let mut pack = storage.create_pack(&id, u64::from(NUM_CHUNKS) * (CHUNK_BYTES as u64 + 88))?;
+    let mut pack = storage.create_pack(&id, u64::from(NUM_CHUNKS) * (u64::from(CHUNK_BYTES) + 88))?;
     for _ in 0..NUM_CHUNKS {
         pack.append(&[&[1; 80], chunk, &[0; 8]])?;
     }
@@ -67,7 +67,7 @@ fn file(path: &Path, chunk: &[u8]) -> Outcome<Duration> {
 fn print(name: &str, mut samples: Vec<Duration>) {
     samples.sort_unstable();
     let (median, fastest, slowest) = (samples[samples.len() / 2], samples[0], samples[samples.len() - 1]);
-    let bytes = f64::from(NUM_CHUNKS) * CHUNK_BYTES as f64;
+    let bytes = f64::from(NUM_CHUNKS) * f64::from(CHUNK_BYTES);
     println!(
         "{name}  median {:4} ms ({:.2} GB/s), {} to {} ms",
         median.as_millis(),

@@ -77,7 +77,7 @@ fn one_of_eight_racing_writers_wins_and_its_bytes_are_there() {
             let outcomes: Vec<(u8, Put)> = std::thread::scope(|scope| {
                 let race = |writer: u8| {
                     start.wait();
-                    let handle = if writer % 2 == 0 { storage } else { second };
+                    let handle = if writer.is_multiple_of(2) { storage } else { second };
                     (writer, handle.put_if_absent(&key, &[writer; 1000]).expect("losing is no error"))
                 };
                 let threads: Vec<_> = (0..8).map(|writer| scope.spawn(move || race(writer))).collect();

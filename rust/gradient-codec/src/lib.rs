@@ -1,0 +1,26 @@
+//! Reversible byte transforms: bytes in, bytes out.
+//!
+//! A chunk is stored as it is or through a *pipeline* of codecs. Decoding gives back exactly the bytes that went in, or
+//! an error; a payload that was made to do harm costs an error too, never more memory than was asked for.
+//!
+//! | part                 | what it does                                                        |
+//! |----------------------|---------------------------------------------------------------------|
+//! | [`encode_best`]      | finds out what pays for a chunk, cheaply, and does it               |
+//! | [`decode`]           | runs a pipeline backwards, into memory that the caller has          |
+//! | [`codecs`]           | the table; one file a codec                                         |
+//! | [`encode_metadata`]  | one zstd frame, for blocks of trees and commits                     |
+//!
+//! What lies on disk is specified in `docs/format/pack.md`. No ids, no files here.
+#![forbid(unsafe_code)]
+
+mod choose;
+mod codecs;
+mod error;
+mod metadata;
+mod pipeline;
+
+pub use choose::{Encoded, Scratch, encode_best};
+pub use codecs::{Codec, codecs, find_codec};
+pub use error::CodecError;
+pub use metadata::{decode_metadata, encode_metadata, metadata_raw_len};
+pub use pipeline::{Stage, decode};

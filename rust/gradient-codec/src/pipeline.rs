@@ -1,0 +1,93 @@
+//! Pipelines: codecs in the order of encoding, and how they are run backwards.
+
+use std::borrow::Cow;
+
+use crate::CodecError;
+use crate::codecs::find_codec;
+
+/// How much longer than the raw bytes the output of a stage in the middle of a pipeline may be.
+///
+/// Every codec makes bytes fewer or adds a few a block; twice the raw length and this is more than any needs.
+const INTERMEDIATE_SLACK_BYTES: usize = 64 << 10;
+
+/// One step of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stage {
+    /// The number of the codec in the table.
+    pub codec: u8,
+    /// What the codec has to know beside the bytes; often nothing.
+    pub params: Vec<u8>,
+}
+
+/// Runs `pipeline` backwards over `payload` and writes the raw bytes to `out`.
+///
+/// `raw_len` is the declared length, which `out` must have; `bases` are the decoded bases of the entry, handed to the
+/// stages that want them. No stage means that the payload is the raw bytes. A pipeline of one stage allocates nothing
+/// but a context, once a thread. What `out` holds after an error is unspecified.
+///
+/// The result is *not* proved to be what was encoded: the caller holds it to the chunk's id.
+///
+/// # Errors
+/// - [`CodecError::WrongLength`]: the payload gives more or fewer bytes, or `out` has another length.
+/// - [`CodecError::UnknownCodec`], [`CodecError::BadParams`], [`CodecError::UnwantedBases`].
+/// - [`CodecError::Damaged`]: a payload that no encoder wrote.
+/// - [`CodecError::TooLarge`]: a stage in the middle claims more than it could have been given.
+/// - [`CodecError::OutOfMemory`].
+pub fn decode(
+    pipeline: &[Stage],
+    payload: &[u8],
+    raw_len: usize,
+    bases: &[&[u8]],
+    out: &mut [u8],
+) -> Result<(), CodecError> {
+    require_len(raw_len, out.len())?;
+    require_wanted(pipeline, bases)?;
+    let Some((first, later)) = pipeline.split_first() else {
+        require_len(raw_len, payload.len())?;
+        out.copy_from_slice(payload);
+        return Ok(());
+    };
+    let max = raw_len.saturating_mul(2).saturating_add(INTERMEDIATE_SLACK_BYTES);
+    let mut encoded = Cow::Borrowed(payload);
+    for stage in later.iter().rev() {
+        let codec = find_codec(stage.codec)?;
+        let len = codec.decoded_len(&stage.params, &encoded)?;
+        let mut decoded = zeroed(len, max)?;
+        codec.decode(&stage.params, bases, &encoded, &mut decoded)?;
+        encoded = Cow::Owned(decoded);
+    }
+    find_codec(first.codec)?.decode(&first.params, bases, &encoded, out)
+}
+
+/// Returns `len` zero bytes, if they are at most `max` and there is memory for them.
+pub(crate) fn zeroed(len: u64, max: usize) -> Result<Vec<u8>, CodecError> {
+    let len = match usize::try_from(len) {
+        Ok(len) if len <= max => len,
+        Ok(_) | Err(_) => return Err(CodecError::TooLarge { len, max: max as u64 }),
+    };
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| CodecError::OutOfMemory { len })?;
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
+/// Refuses a length that is not the declared one.
+pub(crate) fn require_len(expected: usize, actual: usize) -> Result<(), CodecError> {
+    if expected == actual {
+        return Ok(());
+    }
+    Err(CodecError::WrongLength { expected: expected as u64, actual: actual as u64 })
+}
+
+/// Refuses bases that nothing would use: an entry that names them was not written by us.
+fn require_wanted(pipeline: &[Stage], bases: &[&[u8]]) -> Result<(), CodecError> {
+    if bases.is_empty() {
+        return Ok(());
+    }
+    for stage in pipeline {
+        if find_codec(stage.codec)?.wants_bases() {
+            return Ok(());
+        }
+    }
+    Err(CodecError::UnwantedBases { num_bases: bases.len() })
+}
