@@ -43,11 +43,11 @@ impl Held {
 }
 
 /// Bytes on their way into a commit.
-pub struct Source(Held);
+pub(crate) struct Source(Held);
 
 impl Source {
     /// Holds the contiguous buffer of `object`.
-    pub fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         Held::new(object, false).map(Self)
     }
 }
@@ -59,20 +59,21 @@ impl ByteSource for Source {
 
     fn copy_to(&self, offset: usize, out: &mut [u8]) {
         assert!(offset.checked_add(out.len()).is_some_and(|end| end <= self.0.len), "a copy stays in its buffer");
+        let len = out.len();
         // SAFETY: the range was checked; `out` is ours and can not overlap memory that Python exports.
-        unsafe { self.0.start.add(offset).copy_to_nonoverlapping(NonNull::from(out).cast(), out.len()) }
+        unsafe { self.0.start.add(offset).copy_to_nonoverlapping(NonNull::from(out).cast(), len) }
     }
 }
 
 /// Memory that a tensor is restored into.
-pub struct Sink<'a> {
+pub(crate) struct Sink<'a> {
     held: Held,
     touched: &'a AtomicBool,
 }
 
 impl<'a> Sink<'a> {
     /// Holds the contiguous, writable buffer of `object`; `touched` is set with the first byte written.
-    pub fn new(object: &Bound<'_, PyAny>, touched: &'a AtomicBool) -> PyResult<Self> {
+    pub(crate) fn new(object: &Bound<'_, PyAny>, touched: &'a AtomicBool) -> PyResult<Self> {
         Ok(Self { held: Held::new(object, true)?, touched })
     }
 }

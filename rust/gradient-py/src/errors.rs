@@ -9,14 +9,14 @@ use pyo3::types::{PyDict, PyModule};
 static ERRORS: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
 
 /// An exception of `gradient.errors` by the name of its class.
-pub fn raise(py: Python<'_>, class: &str, message: &str, facts: &Bound<'_, PyDict>) -> PyErr {
+pub(crate) fn raise(py: Python<'_>, class: &str, message: &str, facts: &Bound<'_, PyDict>) -> PyErr {
     let module = ERRORS.get_or_try_init(py, || PyModule::import(py, "gradient.errors").map(Bound::unbind));
     let made = module.and_then(|module| module.bind(py).getattr(class)?.call((message,), Some(facts)));
     made.map_or_else(|error| error, PyErr::from_value)
 }
 
 /// `InvalidInputError` with a code.
-pub fn invalid(py: Python<'_>, code: &str, message: &str) -> PyErr {
+pub(crate) fn invalid(py: Python<'_>, code: &str, message: &str) -> PyErr {
     let facts = PyDict::new(py);
     match facts.set_item("code", code) {
         Ok(()) => raise(py, "InvalidInputError", message, &facts),
@@ -25,7 +25,7 @@ pub fn invalid(py: Python<'_>, code: &str, message: &str) -> PyErr {
 }
 
 /// The exception for a failure; `partial`: live memory was written before it.
-pub fn to_python(py: Python<'_>, error: &RepoError, partial: bool) -> PyErr {
+pub(crate) fn to_python(py: Python<'_>, error: &RepoError, partial: bool) -> PyErr {
     build(py, error, partial).unwrap_or_else(|error| error)
 }
 
@@ -62,7 +62,7 @@ fn build(py: Python<'_>, error: &RepoError, partial: bool) -> PyResult<PyErr> {
 }
 
 /// Turns results into Python's.
-pub trait IntoPython<T> {
+pub(crate) trait IntoPython<T> {
     /// The value, or the exception for the failure.
     fn into_python(self, py: Python<'_>) -> PyResult<T>;
 }

@@ -15,7 +15,7 @@ const TICK: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The failure of `work`; what the callback or a signal handler raised, once the work has stopped.
-pub fn run<T: Send>(
+pub(crate) fn run<T: Send>(
     py: Python<'_>,
     callback: Option<&Py<PyAny>>,
     total: u64,
@@ -71,9 +71,11 @@ fn tick(py: Python<'_>, callback: Option<&Py<PyAny>>, done: u64, total: u64) -> 
 }
 
 /// Refuses a callback that can not be called.
-pub fn check_callback(py: Python<'_>, callback: Option<&Py<PyAny>>) -> PyResult<()> {
+pub(crate) fn check_callback(py: Python<'_>, callback: Option<&Py<PyAny>>) -> PyResult<()> {
     match callback {
-        Some(callback) if !callback.bind(py).is_callable() => Err(invalid(py, "invalid-input", "progress is not callable")),
+        Some(callback) if !callback.bind(py).is_callable() => {
+            Err(invalid(py, "invalid-input", "progress is not callable"))
+        }
         _ => Ok(()),
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! It translates and decides nothing. `python/gradient/_core.pyi` is the contract.
 #![deny(unsafe_code)]
+#![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
 
 mod buffer;
 mod errors;

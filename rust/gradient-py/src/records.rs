@@ -86,7 +86,7 @@ fn kind(kind: CommitKind) -> &'static str {
 
 /// What a commit became.
 #[pyclass(frozen, get_all, module = "gradient._core")]
-pub struct CommitResult {
+pub(crate) struct CommitResult {
     id: String,
     root: String,
     branch: String,
@@ -122,7 +122,7 @@ impl From<CommitOutcome> for CommitResult {
 
 /// What a ref means.
 #[pyclass(frozen, get_all, module = "gradient._core")]
-pub struct Resolved {
+pub(crate) struct Resolved {
     id: String,
     step: u64,
     branch: Option<String>,
@@ -134,7 +134,13 @@ impl From<gradient_repo::Resolved> for Resolved {
     fn from(resolved: gradient_repo::Resolved) -> Self {
         let branch = resolved.branch.as_ref().unwrap_or(&resolved.made_on);
         let name = format!("{branch}@{}", resolved.step);
-        Self { id: resolved.commit.to_hex(), step: resolved.step, branch: resolved.branch, name, notices: resolved.notices }
+        Self {
+            id: resolved.commit.to_hex(),
+            step: resolved.step,
+            branch: resolved.branch,
+            name,
+            notices: resolved.notices,
+        }
     }
 }
 
@@ -206,7 +212,7 @@ impl Operation {
 }
 
 /// HEAD as a pair.
-pub fn head(head: &Head) -> (&'static str, String) {
+pub(crate) fn head(head: &Head) -> (&'static str, String) {
     match head {
         Head::Branch(name) => ("branch", name.clone()),
         Head::Commit(id) => ("commit", id.to_hex()),

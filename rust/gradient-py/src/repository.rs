@@ -58,7 +58,7 @@ impl Repository {
 
     #[getter]
     fn id(&self) -> String {
-        self.inner.id().iter().map(|byte| format!("{byte:02x}")).collect()
+        self.inner.id_hex()
     }
 
     #[getter]
@@ -317,7 +317,7 @@ impl Repository {
 /// Raise `InvalidInputError` if `name` can not name a branch, tag or component.
 #[pyfunction]
 #[pyo3(signature = (name, what="branch"))]
-pub fn check_name(py: Python<'_>, name: &str, what: &str) -> PyResult<()> {
+pub(crate) fn check_name(py: Python<'_>, name: &str, what: &str) -> PyResult<()> {
     gradient_repo::check_name(name, what).into_python(py)
 }
 

@@ -137,14 +137,14 @@ impl StoredTensor {
 
     #[getter]
     fn digest(&self, py: Python<'_>) -> PyResult<String> {
-        let digest = gradient_repo::tensor_digest(&self.tensor).into_python(py)?;
-        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        gradient_repo::tensor_digest(&self.tensor).into_python(py)
     }
 
     /// The elements in row-major order, little-endian.
     fn bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let total = self.tensor.raw_len().into_python(py)?;
-        let bytes = job::run(py, None, total, || false, |_| Ok(self.repository.odb().read_tensor_bytes(&self.tensor)?))?;
+        let bytes =
+            job::run(py, None, total, || false, |_| Ok(self.repository.odb().read_tensor_bytes(&self.tensor)?))?;
         Ok(PyBytes::new(py, &bytes))
     }
 
@@ -158,4 +158,3 @@ impl StoredTensor {
         Self { tensor: tensor.clone(), repository: repository.clone() }
     }
 }
-

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use gradient_object::{Flavor, Int, Key, Mapping, Name, Tensor, Value};
 use gradient_repo::Staged;
 use pyo3::prelude::*;
-use pyo3::types::{
-    PyBool, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple,
-};
+use pyo3::types::{PyBool, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
 
 use crate::buffer::Source;
 use crate::errors::{IntoPython, invalid};
@@ -15,24 +13,24 @@ use crate::tensors::{Alias, Named, StoredTensor, TensorLeaf};
 
 /// Collects the buffers of the tensors met on the way.
 #[derive(Default)]
-pub struct Sources(pub Vec<Source>);
+pub(crate) struct Sources(pub Vec<Source>);
 
 /// A value from a Python object; `depth` counts down.
-pub fn to_value(object: &Bound<'_, PyAny>, sources: &mut Sources, depth: usize) -> PyResult<Staged> {
+pub(crate) fn to_value(object: &Bound<'_, PyAny>, sources: &mut Sources, depth: usize) -> PyResult<Staged> {
     let py = object.py();
     let Some(depth) = depth.checked_sub(1) else {
         return Err(invalid(py, "too-deep", "a value is nested too deeply"));
     };
     if let Some(key) = scalar(object)? {
         return Ok(match key {
-            Key::None => Value::None,
+            // A scalar is no tuple.
+            Key::None | Key::Tuple(_) => Value::None,
             Key::Bool(value) => Value::Bool(value),
             Key::Int(value) => Value::Int(value),
             Key::Float(value) => Value::Float(value),
             Key::Complex(real, imaginary) => Value::Complex(real, imaginary),
             Key::Text(value) => Value::Text(value),
             Key::Bytes(value) => Value::Bytes(value),
-            Key::Tuple(_) => Value::None,
         });
     }
     if let Ok(leaf) = object.cast_exact::<TensorLeaf>() {
@@ -78,7 +76,7 @@ pub fn to_value(object: &Bound<'_, PyAny>, sources: &mut Sources, depth: usize) 
 }
 
 /// A mapping from a dict, in its order.
-pub fn to_mapping(dict: &Bound<'_, PyDict>, sources: &mut Sources, depth: usize) -> PyResult<Mapping<usize>> {
+pub(crate) fn to_mapping(dict: &Bound<'_, PyDict>, sources: &mut Sources, depth: usize) -> PyResult<Mapping<usize>> {
     let mut mapping = Mapping::with_capacity(dict.len());
     for (key, value) in dict {
         let value = to_value(&value, sources, depth)?;
@@ -134,7 +132,7 @@ fn to_int(object: &Bound<'_, PyAny>) -> PyResult<Int> {
 }
 
 /// A Python object from a value; tensors come as `StoredTensor`.
-pub fn from_value<'py>(
+pub(crate) fn from_value<'py>(
     py: Python<'py>,
     value: &Value,
     repository: &Arc<gradient_repo::Repository>,
@@ -170,7 +168,7 @@ pub fn from_value<'py>(
 }
 
 /// A dict from a mapping, in its order.
-pub fn from_mapping<'py>(
+pub(crate) fn from_mapping<'py>(
     py: Python<'py>,
     mapping: &Mapping,
     repository: &Arc<gradient_repo::Repository>,

@@ -1,5 +1,6 @@
 //! For each failure: its class, its kebab-case code, a hint that can be acted on, and facts.
 
+use gradient_object::CommitId;
 use gradient_odb::OdbError;
 use gradient_storage::StorageError;
 
@@ -58,15 +59,15 @@ impl RepoError {
             Self::NothingTo { .. } | Self::MovedSince { .. } => Some("gradient ops".into()),
             Self::Invalid { hint, .. } => hint.clone(),
             Self::DamagedHead { .. } => Some("gradient repair".into()),
-            Self::Damaged { .. } => Some(FULL_CHECK.into()),
-            Self::Unsupported { .. } => Some("pip install --upgrade gradient-store".into()),
+            Self::Damaged { .. } | Self::Odb(OdbError::NotFound { .. }) => Some(FULL_CHECK.into()),
+            Self::Unsupported { .. } | Self::Odb(OdbError::Unsupported { .. }) => {
+                Some("pip install --upgrade gradient-store".into())
+            }
             Self::Busy { .. } => Some("try again".into()),
             Self::Poisoned { .. } => Some("check the disk, then open the repository again".into()),
             Self::Closed => Some("open the repository again".into()),
             Self::Odb(error) if error.is_damage() => Some(FULL_CHECK.into()),
             Self::Odb(OdbError::Storage(error)) | Self::Storage(error) => storage_hint(error),
-            Self::Odb(OdbError::Unsupported { .. }) => Some("pip install --upgrade gradient-store".into()),
-            Self::Odb(OdbError::NotFound { .. }) => Some(FULL_CHECK.into()),
             Self::Odb(OdbError::CodingNotReversible { .. }) => Some("test the memory of this machine".into()),
             Self::Odb(_) | Self::Object(_) => None,
         }
@@ -77,11 +78,13 @@ impl RepoError {
         let mut facts = Facts::default();
         match self {
             Self::Odb(OdbError::ObjectDamaged { object, pack, .. }) => {
-                facts.object_id = Some(hex(&object.id));
+                facts.object_id = Some(CommitId::from_bytes(object.id).to_hex());
                 facts.path = Some(format!("packs/{pack}.pack"));
             }
             Self::Odb(OdbError::PackDamaged { pack, .. }) => facts.path = Some(format!("packs/{pack}.pack")),
-            Self::Odb(OdbError::NotFound { object }) => facts.object_id = Some(hex(&object.id)),
+            Self::Odb(OdbError::NotFound { object }) => {
+                facts.object_id = Some(CommitId::from_bytes(object.id).to_hex())
+            }
             Self::Odb(OdbError::Unsupported { found, supported, .. }) => {
                 facts.found = Some(found.to_string());
                 facts.supported = Some(supported.to_string());
@@ -136,8 +139,4 @@ fn storage_hint(error: &StorageError) -> Option<String> {
         30 => Some("the file system is read-only: copy the repository elsewhere to write to it".into()),
         _ => None,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

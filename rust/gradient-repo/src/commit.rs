@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use gradient_object::{Commit, CommitId, CommitKind, Mapping, Metric, RootTree, Tensor, TensorData, Tree, TreeId, Value};
+use gradient_object::{
+    Commit, CommitId, CommitKind, Mapping, Metric, RootTree, Tensor, TensorData, Tree, TreeId, Value,
+};
 use gradient_odb::{ByteSource, Progress, Transaction};
 
 use crate::clock::now_ns;
@@ -130,7 +132,7 @@ impl Repository {
                 error: None,
             };
             let id = transaction.add_commit(&commit)?;
-            let sealed = transaction.seal()?;
+            let sealed = transaction.seal(progress)?;
             let condemned = state.head.operation.condemned.clone();
             for _ in 0..PUBLISH_ATTEMPTS_MAX {
                 if state.head.operation.condemned != condemned && !self.odb.still_holds(&sealed)? {
@@ -233,18 +235,14 @@ impl Repository {
 
 // `<branch>.<n>` with the lowest n from 1 that is free.
 fn free_name(table: &RefTable, branch: &str) -> String {
-    (1_u64..)
+    (1..=u64::MAX)
         .map(|n| format!("{branch}.{n}"))
         .find(|name| crate::refs::check_free(table, name).is_ok())
         .unwrap_or_else(|| branch.to_owned())
 }
 
 /// Copies and hashes all tensors, builds the component trees and the root; returns the root hash and the raw bytes.
-fn stage(
-    transaction: &mut Transaction<'_>,
-    request: &CommitRequest<'_>,
-    progress: &Progress,
-) -> Result<(TreeId, u64)> {
+fn stage(transaction: &mut Transaction<'_>, request: &CommitRequest<'_>, progress: &Progress) -> Result<(TreeId, u64)> {
     let mut inline = Vec::new();
     let mut large = Vec::new();
     for source in &request.sources {

@@ -3,14 +3,14 @@
 use crate::error::{RepoError, Result};
 
 /// Version of the format that this release writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 1;
 /// Bytes around a payload.
-pub const ENVELOPE_BYTES: usize = 48;
+pub(crate) const ENVELOPE_BYTES: usize = 48;
 
 const HEADER: usize = 16;
 
 /// Frames `payload` under `magic`.
-pub fn wrap(magic: [u8; 4], payload: &[u8]) -> Vec<u8> {
+pub(crate) fn wrap(magic: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(payload.len() + ENVELOPE_BYTES);
     bytes.extend_from_slice(&magic);
     bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -26,7 +26,7 @@ pub fn wrap(magic: [u8; 4], payload: &[u8]) -> Vec<u8> {
 /// # Errors
 /// - [`RepoError::Damaged`]: wrong magic, length or hash.
 /// - [`RepoError::Unsupported`]: intact, but of a version this release does not know.
-pub fn unwrap<'a>(magic: [u8; 4], bytes: &'a [u8], file: &str) -> Result<&'a [u8]> {
+pub(crate) fn unwrap<'a>(magic: [u8; 4], bytes: &'a [u8], file: &str) -> Result<&'a [u8]> {
     let damaged = |reason: &str| RepoError::Damaged { file: file.to_owned(), reason: reason.to_owned() };
     let (body, hash) = bytes.split_last_chunk::<32>().ok_or_else(|| damaged("it is too short"))?;
     let (header, payload) = body.split_first_chunk::<HEADER>().ok_or_else(|| damaged("it is too short"))?;

@@ -53,7 +53,7 @@ pub enum RepoError {
         candidates: Vec<String>,
     },
     /// `latest` or HEAD on a branch without commits.
-    #[error("branch {branch} has no commits yet{}", others(.others))]
+    #[error("branch {branch} has no commits yet{}", listed(.others))]
     EmptyBranch {
         /// The branch.
         branch: String,
@@ -189,7 +189,7 @@ fn suggestion(nearest: &[String]) -> String {
     }
 }
 
-fn others(branches: &[String]) -> String {
+fn listed(branches: &[String]) -> String {
     if branches.is_empty() { String::new() } else { format!("; these have: {}", branches.join(", ")) }
 }
 

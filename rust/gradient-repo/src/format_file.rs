@@ -11,7 +11,7 @@ use crate::error::{RepoError, Result};
 use crate::record::{Fields, bytes, int, mapping};
 
 /// Magic of `format`.
-pub const FORMAT_MAGIC: [u8; 4] = *b"GRFM";
+pub(crate) const FORMAT_MAGIC: [u8; 4] = *b"GRFM";
 const SMALL_FILE_MAX: u64 = 64 << 10;
 
 /// What `format` says: immutable after init.
@@ -61,6 +61,9 @@ impl FormatFile {
     }
 
     /// Refuses a repository that this release may only read.
+    ///
+    /// # Errors
+    /// [`RepoError::Unsupported`] that names the feature.
     pub fn check_writable(&self) -> Result<()> {
         match self.optional.first() {
             Some(flag) => Err(unsupported(format!("the feature {flag} to write"), "reading it only".into())),

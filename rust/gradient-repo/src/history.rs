@@ -106,10 +106,10 @@ impl Repository {
             for parent in parents(&row, query.first_parent) {
                 let Some(left) = children.get_mut(parent) else { continue };
                 *left -= 1;
-                if *left == 0 {
-                    if let Some(row) = commits.get(parent) {
-                        ready.push((row.commit.time_ns, row.commit.step, row.id));
-                    }
+                if *left == 0
+                    && let Some(row) = commits.get(parent)
+                {
+                    ready.push((row.commit.time_ns, row.commit.step, row.id));
                 }
             }
             log.push(row);

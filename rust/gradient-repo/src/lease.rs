@@ -14,12 +14,12 @@ use crate::error::Result;
 use crate::record::{Fields, bytes, int, mapping, text};
 
 /// Magic of a lease.
-pub const LEASE_MAGIC: [u8; 4] = *b"GRLS";
+pub(crate) const LEASE_MAGIC: [u8; 4] = *b"GRLS";
 const LEASE_BYTES_MAX: u64 = 64 << 10;
 
 /// What a lease says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
+pub(crate) struct Lease {
     host: String,
     boot: String,
     pid: u64,
@@ -70,18 +70,18 @@ impl Lease {
 
 /// The lease of this process on one repository.
 #[derive(Debug)]
-pub struct LeaseKeeper {
+pub(crate) struct LeaseKeeper {
     storage: Arc<dyn Storage>,
     lease: Lease,
     written: bool,
 }
 
 /// Transactions that were running at one moment: nonces and the number each was in.
-pub type Running = BTreeMap<[u8; 16], u64>;
+pub(crate) type Running = BTreeMap<[u8; 16], u64>;
 
 impl LeaseKeeper {
     /// A lease that is written with the first transaction.
-    pub fn new(storage: Arc<dyn Storage>, nonce: [u8; 16]) -> Self {
+    pub(crate) fn new(storage: Arc<dyn Storage>, nonce: [u8; 16]) -> Self {
         let pid = u64::from(std::process::id());
         let lease = Lease {
             host: host(),
@@ -97,14 +97,14 @@ impl LeaseKeeper {
     }
 
     /// Says that a transaction begins.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.lease.transaction += 1;
         self.lease.active = true;
         self.write();
     }
 
     /// Says that it ended.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.lease.active = false;
         self.write();
     }
@@ -118,7 +118,7 @@ impl LeaseKeeper {
     }
 
     /// Removes the lease.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         if std::mem::take(&mut self.written) {
             // Left behind, it would be found dead by the next writer.
             let _ = self.storage.delete(&Key::lease(&self.lease.nonce));
@@ -129,7 +129,7 @@ impl LeaseKeeper {
     ///
     /// # Errors
     /// Storage errors of the listing. A lease that can not be read counts as running.
-    pub fn others(&self) -> Result<Running> {
+    pub(crate) fn others(&self) -> Result<Running> {
         let mut running = Running::new();
         for listed in self.storage.list(Folder::Leases)? {
             let key = Key::new(Folder::Leases, &listed.name)?;
@@ -144,7 +144,8 @@ impl LeaseKeeper {
                 }
                 Ok(_) => {}
                 Err(_) => {
-                    running.insert(*blake3::hash(listed.name.as_bytes()).as_bytes().first_chunk().unwrap_or(&[0; 16]), 0);
+                    running
+                        .insert(*blake3::hash(listed.name.as_bytes()).as_bytes().first_chunk().unwrap_or(&[0; 16]), 0);
                 }
             }
         }
@@ -153,12 +154,12 @@ impl LeaseKeeper {
 }
 
 /// Whether every transaction of `then` has ended by `now`.
-pub fn all_ended(then: &Running, now: &Running) -> bool {
+pub(crate) fn all_ended(then: &Running, now: &Running) -> bool {
     then.iter().all(|(nonce, transaction)| now.get(nonce) != Some(transaction))
 }
 
 /// Name of this machine.
-pub fn host() -> String {
+pub(crate) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

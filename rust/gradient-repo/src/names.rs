@@ -5,7 +5,7 @@ use unicode_normalization::is_nfc;
 use crate::error::{RepoError, Result};
 
 /// Longest name, in bytes.
-pub const NAME_BYTES_MAX: usize = 255;
+pub(crate) const NAME_BYTES_MAX: usize = 255;
 
 const RESERVED: [&str; 4] = ["con", "prn", "aux", "nul"];
 
@@ -102,9 +102,9 @@ mod tests {
     #[test]
     fn names_that_are_paths_refs_or_devices_are_refused() {
         for name in [
-            "", "../x", "a/../b", "/a", "a/", "a//b", ".a", "a/.b", "-a", "a.lock", "a/b.LOCK", "a.", "a\rb", "a\0b", "a b",
-            "a\\b", "a:b", "a~1", "a^", "a?", "a*", "a[", "a@1", "HEAD", "latest", "deadbeef", "con", "NUL.txt", "com1",
-            "a/lpt9.x", "e\u{301}", "a..b",
+            "", "../x", "a/../b", "/a", "a/", "a//b", ".a", "a/.b", "-a", "a.lock", "a/b.LOCK", "a.", "a\rb", "a\0b",
+            "a b", "a\\b", "a:b", "a~1", "a^", "a?", "a*", "a[", "a@1", "HEAD", "latest", "deadbeef", "con", "NUL.txt",
+            "com1", "a/lpt9.x", "e\u{301}", "a..b",
         ] {
             assert!(check_name(name, "branch").is_err(), "{name:?}");
         }

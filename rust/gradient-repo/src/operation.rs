@@ -14,9 +14,9 @@ use crate::names::NAME_BYTES_MAX;
 use crate::record::{Fields, as_array, as_uint, bytes, int, mapping, text};
 
 /// Magic of `ops/<n>`.
-pub const OPERATION_MAGIC: [u8; 4] = *b"GROP";
+pub(crate) const OPERATION_MAGIC: [u8; 4] = *b"GROP";
 /// How far back the whole table may lie that changes refer to.
-pub const CHANGES_BACK_MAX: u64 = 64;
+pub(crate) const CHANGES_BACK_MAX: u64 = 64;
 /// More changes than this are written as a whole table.
 const CHANGES_MAX: usize = 24;
 /// Tables of at most so many refs are always written whole.
@@ -222,11 +222,12 @@ impl Operation {
             n: fields.uint("n")?,
             previous: match fields.take("previous")? {
                 Value::None => None,
-                value => Some(OperationId::from_bytes(
-                    as_array(&value).ok_or_else(|| fields.damaged("previous is no id"))?,
-                )),
+                value => {
+                    Some(OperationId::from_bytes(as_array(&value).ok_or_else(|| fields.damaged("previous is no id"))?))
+                }
             },
-            kind: OperationKind::from_name(&fields.text("kind")?).ok_or_else(|| fields.damaged("its kind is unknown"))?,
+            kind: OperationKind::from_name(&fields.text("kind")?)
+                .ok_or_else(|| fields.damaged("its kind is unknown"))?,
             why: fields.text("why")?,
             subject: match fields.take("subject")? {
                 Value::None => Subject::None,
@@ -234,7 +235,12 @@ impl Operation {
                 value => Subject::Operation(as_uint(&value).ok_or_else(|| fields.damaged("subject is malformed"))?),
             },
             time_ns: fields.int("time")?,
-            by: By { host: by.text("host")?, pid: by.uint("pid")?, user: by.text("user")?, version: by.text("version")? },
+            by: By {
+                host: by.text("host")?,
+                pid: by.uint("pid")?,
+                user: by.text("user")?,
+                version: by.text("version")?,
+            },
             head: match fields.list("head")?.as_slice() {
                 [Value::Text(kind), Value::Text(name)] if kind == "branch" => Head::Branch(name.clone()),
                 [Value::Text(kind), id] if kind == "commit" => {
@@ -309,14 +315,14 @@ impl Refs {
 }
 
 /// What turns `before` into `after`.
-pub fn differences(before: &RefTable, after: &RefTable) -> BTreeMap<String, Option<Target>> {
+pub(crate) fn differences(before: &RefTable, after: &RefTable) -> BTreeMap<String, Option<Target>> {
     let gone = before.keys().filter(|name| !after.contains_key(*name)).map(|name| (name.clone(), None));
     let new = after.iter().filter(|(name, target)| before.get(*name) != Some(*target));
     gone.chain(new.map(|(name, target)| (name.clone(), Some(*target)))).collect()
 }
 
 /// `table` with `changes` made.
-pub fn changed(table: &RefTable, changes: &BTreeMap<String, Option<Target>>) -> RefTable {
+pub(crate) fn changed(table: &RefTable, changes: &BTreeMap<String, Option<Target>>) -> RefTable {
     let mut table = table.clone();
     for (name, target) in changes {
         match target {

@@ -16,11 +16,11 @@ use crate::error::{RepoError, Result};
 use crate::operation::{OPERATION_MAGIC, Operation, RefTable, Refs, changed};
 
 /// Magic of `ops/folded-<m>`.
-pub const FOLDED_MAGIC: [u8; 4] = *b"GROF";
+pub(crate) const FOLDED_MAGIC: [u8; 4] = *b"GROF";
 /// Operations that are never folded: the newest ones, which others may be reading.
-pub const UNFOLDED_MIN: u64 = 64;
+pub(crate) const UNFOLDED_MIN: u64 = 64;
 /// Files in `ops/` from which on old operations are folded.
-pub const FOLD_AT: usize = 512;
+pub(crate) const FOLD_AT: usize = 512;
 
 const OPERATION_BYTES_MAX: u64 = (64 << 20) + envelope::ENVELOPE_BYTES as u64;
 const FOLDED_BYTES_MAX: u64 = 1 << 30;
@@ -151,10 +151,9 @@ impl OperationLog {
 
     fn jump(&self, state: &mut HeadState) -> Result<bool> {
         let before = state.operation.n;
-        *state = self.head()?.ok_or_else(|| RepoError::Damaged {
-            file: "ops".into(),
-            reason: "its operations are gone".into(),
-        })?;
+        *state = self
+            .head()?
+            .ok_or_else(|| RepoError::Damaged { file: "ops".into(), reason: "its operations are gone".into() })?;
         Ok(state.operation.n != before)
     }
 
@@ -193,14 +192,13 @@ impl OperationLog {
     pub fn read(&self, n: u64) -> Result<(Operation, OperationId)> {
         match self.read_file(n) {
             Err(RepoError::Storage(StorageError::NotFound { key })) => {
-                let names = self.names()?;
-                for m in names.folded.iter().rev().copied().filter(|m| *m >= n) {
-                    let payloads = self.read_folded(m)?;
-                    let at = usize::try_from(n - 1).ok().and_then(|at| payloads.get(at));
-                    let payload = at.ok_or(StorageError::NotFound { key: key.clone() })?;
-                    return Ok((Operation::decode(payload, n, &file_name(n))?, OperationId::of(payload)));
-                }
-                Err(StorageError::NotFound { key }.into())
+                let Some(m) = self.names()?.folded.last().copied().filter(|m| *m >= n) else {
+                    return Err(StorageError::NotFound { key }.into());
+                };
+                let payloads = self.read_folded(m)?;
+                let at = usize::try_from(n.saturating_sub(1)).ok().and_then(|at| payloads.get(at));
+                let payload = at.ok_or(StorageError::NotFound { key })?;
+                Ok((Operation::decode(payload, n, &file_name(n))?, OperationId::of(payload)))
             }
             other => other,
         }
@@ -226,7 +224,8 @@ impl OperationLog {
         let mut rest = raw.as_slice();
         while let Some((length, tail)) = rest.split_first_chunk::<8>() {
             let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged("a length is too large"))?;
-            let (payload, tail) = tail.split_at_checked(length).ok_or_else(|| damaged("it ends inside an operation"))?;
+            let (payload, tail) =
+                tail.split_at_checked(length).ok_or_else(|| damaged("it ends inside an operation"))?;
             payloads.push(payload.to_vec());
             rest = tail;
         }
@@ -257,13 +256,13 @@ impl OperationLog {
                     wholes.insert(n, table.clone());
                     table.clone()
                 }
-                Refs::Changes { since, changes } => match wholes.get(since) {
-                    Some(base) => changed(base, changes),
-                    None => {
+                Refs::Changes { since, changes } => {
+                    let Some(base) = wholes.get(since) else {
                         let reason = format!("operation {since} carries no whole table");
                         return Err(RepoError::Damaged { file: file_name(n), reason });
-                    }
-                },
+                    };
+                    changed(base, changes)
+                }
             };
             all.push((operation, id, table));
         }

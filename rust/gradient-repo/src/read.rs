@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use gradient_object::{CommitId, Mapping, Tensor, TreeId, Value};
 
+use gradient_odb::ByteSink;
+
 use crate::error::{RepoError, Result};
 use crate::repository::Repository;
 
@@ -55,21 +57,35 @@ impl Repository {
             for root in trees.values() {
                 let tree = Value::Map(self.odb.read_tree(root)?.0);
                 let mut tensors = Vec::new();
-                tree.for_each_tensor(&mut |tensor| tensors.push(tensor.clone()));
-                for tensor in tensors {
-                    self.odb.verify_tensor(&tensor, progress)?;
-                }
+                tree.for_each_tensor(&mut |tensor| tensors.push(tensor));
+                let sinks = tensors.iter().map(|tensor| Ok(Nowhere(usize::try_from(tensor.raw_len()?).unwrap_or(0))));
+                let sinks = sinks.collect::<Result<Vec<_>>>()?;
+                let jobs: Vec<_> =
+                    tensors.iter().copied().zip(sinks.iter().map(|sink| sink as &dyn ByteSink)).collect();
+                self.odb.read_tensors(&jobs, progress)?;
             }
         }
         Ok(())
     }
 }
 
+/// Takes verified bytes and drops them.
+struct Nowhere(usize);
+
+impl ByteSink for Nowhere {
+    fn len(&self) -> usize {
+        self.0
+    }
+
+    fn write(&self, _offset: usize, _bytes: &[u8]) {}
+}
+
 /// Hash of a tensor's dtype, shape, order and content ids: equal for equal tensors, found without the data.
 ///
 /// # Errors
 /// [`RepoError::Object`] for a tensor that breaks the format.
-pub fn tensor_digest(tensor: &Tensor) -> Result<[u8; 32]> {
+pub fn tensor_digest(tensor: &Tensor) -> Result<String> {
     let bytes = gradient_object::encode(&Value::Tensor(tensor.clone()))?;
-    Ok(blake3::derive_key("gradient-store 2026-11 format 1 tensor", &bytes))
+    let mut hasher = blake3::Hasher::new_derive_key("gradient-store 2026-11 format 1 tensor");
+    Ok(hasher.update(&bytes).finalize().to_hex().to_string())
 }

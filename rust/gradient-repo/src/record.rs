@@ -7,22 +7,22 @@ use gradient_object::{Key, Mapping, Value, cbor};
 use crate::error::{RepoError, Result};
 
 /// A text value.
-pub fn text(value: &str) -> Value {
+pub(crate) fn text(value: &str) -> Value {
     Value::Text(value.to_owned())
 }
 
 /// A byte-string value.
-pub fn bytes(value: &[u8]) -> Value {
+pub(crate) fn bytes(value: &[u8]) -> Value {
     Value::Bytes(value.to_vec())
 }
 
 /// An integer value.
-pub fn int(value: u64) -> Value {
+pub(crate) fn int(value: u64) -> Value {
     Value::Int(value.into())
 }
 
 /// A mapping in the order of its keys' encodings: shorter names first, equal lengths bytewise.
-pub fn mapping<'a>(pairs: impl IntoIterator<Item = (&'a str, Value)>) -> Result<Value> {
+pub(crate) fn mapping<'a>(pairs: impl IntoIterator<Item = (&'a str, Value)>) -> Result<Value> {
     let mut pairs: Vec<_> = pairs.into_iter().collect();
     pairs.sort_by(|(a, _), (b, _)| (a.len(), a.as_bytes()).cmp(&(b.len(), b.as_bytes())));
     let mut map = Mapping::new();
@@ -33,7 +33,7 @@ pub fn mapping<'a>(pairs: impl IntoIterator<Item = (&'a str, Value)>) -> Result<
 }
 
 /// The fields of a record while it is read: each is taken once, and none may be left.
-pub struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     file: &'a str,
     rows: Vec<(String, Value)>,
 }
@@ -43,7 +43,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// [`RepoError::Damaged`]: not canonical, no mapping, or a key that is no text.
-    pub fn parse(payload: &[u8], file: &'a str) -> Result<Self> {
+    pub(crate) fn parse(payload: &[u8], file: &'a str) -> Result<Self> {
         match cbor::decode(payload) {
             Ok(value) => Self::of(value, file),
             Err(source) => Err(RepoError::Damaged { file: file.to_owned(), reason: source.to_string() }),
@@ -51,7 +51,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Takes a decoded value as a record.
-    pub fn of(value: Value, file: &'a str) -> Result<Self> {
+    pub(crate) fn of(value: Value, file: &'a str) -> Result<Self> {
         let mut fields = Self { file, rows: Vec::new() };
         let Value::Map(map) = value else { return Err(fields.damaged("a record is no mapping")) };
         for (key, value) in map.into_entries() {
@@ -64,14 +64,14 @@ impl<'a> Fields<'a> {
     }
 
     /// Takes the value of `key`.
-    pub fn take(&mut self, key: &str) -> Result<Value> {
+    pub(crate) fn take(&mut self, key: &str) -> Result<Value> {
         let at = self.rows.iter().position(|(name, _)| name == key);
         let at = at.ok_or_else(|| self.damaged(&format!("it has no {key}")))?;
         Ok(self.rows.swap_remove(at).1)
     }
 
     /// Takes a text.
-    pub fn text(&mut self, key: &str) -> Result<String> {
+    pub(crate) fn text(&mut self, key: &str) -> Result<String> {
         match self.take(key)? {
             Value::Text(value) => Ok(value),
             _ => Err(self.damaged(&format!("{key} is no text"))),
@@ -79,13 +79,13 @@ impl<'a> Fields<'a> {
     }
 
     /// Takes an integer that is not negative.
-    pub fn uint(&mut self, key: &str) -> Result<u64> {
+    pub(crate) fn uint(&mut self, key: &str) -> Result<u64> {
         let value = self.take(key)?;
         as_uint(&value).ok_or_else(|| self.damaged(&format!("{key} is no such integer")))
     }
 
     /// Takes an integer.
-    pub fn int(&mut self, key: &str) -> Result<i64> {
+    pub(crate) fn int(&mut self, key: &str) -> Result<i64> {
         match self.take(key)? {
             Value::Int(value) => value.as_i64().ok_or_else(|| self.damaged(&format!("{key} is out of range"))),
             _ => Err(self.damaged(&format!("{key} is no integer"))),
@@ -93,7 +93,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Takes a bool.
-    pub fn bool(&mut self, key: &str) -> Result<bool> {
+    pub(crate) fn bool(&mut self, key: &str) -> Result<bool> {
         match self.take(key)? {
             Value::Bool(value) => Ok(value),
             _ => Err(self.damaged(&format!("{key} is no bool"))),
@@ -101,7 +101,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Takes a list.
-    pub fn list(&mut self, key: &str) -> Result<Vec<Value>> {
+    pub(crate) fn list(&mut self, key: &str) -> Result<Vec<Value>> {
         match self.take(key)? {
             Value::List(items) => Ok(items),
             _ => Err(self.damaged(&format!("{key} is no list"))),
@@ -109,7 +109,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Takes `N` bytes.
-    pub fn array<const N: usize>(&mut self, key: &str) -> Result<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self, key: &str) -> Result<[u8; N]> {
         let value = self.take(key)?;
         as_array(&value).ok_or_else(|| self.damaged(&format!("{key} is not {N} bytes")))
     }
@@ -118,7 +118,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// [`RepoError::Damaged`] if a key is left that no field answers to.
-    pub fn end(self) -> Result<()> {
+    pub(crate) fn end(self) -> Result<()> {
         match self.rows.first() {
             Some((key, _)) => Err(self.damaged(&format!("it has an unknown key {key:?}"))),
             None => Ok(()),
@@ -126,13 +126,13 @@ impl<'a> Fields<'a> {
     }
 
     /// The error for this record.
-    pub fn damaged(&self, reason: &str) -> RepoError {
+    pub(crate) fn damaged(&self, reason: &str) -> RepoError {
         RepoError::Damaged { file: self.file.to_owned(), reason: reason.to_owned() }
     }
 }
 
 /// `value` as an integer that is not negative.
-pub fn as_uint(value: &Value) -> Option<u64> {
+pub(crate) fn as_uint(value: &Value) -> Option<u64> {
     match value {
         Value::Int(value) => value.as_u64(),
         _ => None,
@@ -140,7 +140,7 @@ pub fn as_uint(value: &Value) -> Option<u64> {
 }
 
 /// `value` as exactly `N` bytes.
-pub fn as_array<const N: usize>(value: &Value) -> Option<[u8; N]> {
+pub(crate) fn as_array<const N: usize>(value: &Value) -> Option<[u8; N]> {
     match value {
         Value::Bytes(value) => value.as_slice().try_into().ok(),
         _ => None,

@@ -82,13 +82,12 @@ impl Repository {
         let format = FormatFile::read(&*storage)?;
         let config = Config::read(&*storage)?;
         let log = OperationLog::new(storage.clone());
-        let head = match log.head()? {
-            Some(head) => head,
-            None => {
-                // An init that was interrupted between `format` and the first operation.
-                let _ = log.publish(None, first_operation(format.created_ns))?;
-                log.head()?.ok_or_else(|| RepoError::Damaged { file: "ops".into(), reason: "it is empty".into() })?
-            }
+        let head = if let Some(head) = log.head()? {
+            head
+        } else {
+            // An init that was interrupted between `format` and the first operation.
+            let _ = log.publish(None, first_operation(format.created_ns))?;
+            log.head()?.ok_or_else(|| RepoError::Damaged { file: "ops".into(), reason: "it is empty".into() })?
         };
         let odb = Odb::open(storage.clone())?;
         odb.exclude(&head.operation.condemned);
@@ -97,9 +96,9 @@ impl Repository {
         Ok(Self { storage, odb, log, format, config, state: Mutex::new(state) })
     }
 
-    /// The repository's random id.
-    pub fn id(&self) -> [u8; 16] {
-        self.format.repo
+    /// The repository's random id, in hexadecimal.
+    pub fn id_hex(&self) -> String {
+        gradient_odb::PackId::from_bytes(self.format.repo).to_string()
     }
 
     /// The settings that people edit.

@@ -8,7 +8,7 @@ use crate::operation::{Head, RefTable, Target};
 use crate::repository::Repository;
 
 /// Fewest hexadecimal digits of an id prefix.
-pub const PREFIX_MIN: usize = 4;
+pub(crate) const PREFIX_MIN: usize = 4;
 
 /// What a ref resolved to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,10 +47,10 @@ impl Repository {
             }
             _ => {}
         }
-        if let Some((name, step)) = text.rsplit_once('@') {
-            if let Ok(step) = step.parse::<u64>() {
-                return self.at_step(&table, name, step);
-            }
+        if let Some((name, step)) = text.rsplit_once('@')
+            && let Ok(step) = step.parse::<u64>()
+        {
+            return self.at_step(&table, name, step);
         }
         if let Some(target) = table.get(text) {
             let on = matches!(target, Target::Branch(_)).then(|| text.to_owned());
@@ -59,10 +59,12 @@ impl Repository {
         if head == Head::Branch(text.to_owned()) {
             return self.tip(&table, text);
         }
-        if text.len() >= PREFIX_MIN && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            if let Some(id) = self.prefix(text)? {
-                return self.resolved(id, None, Vec::new());
-            }
+        if text.len() >= PREFIX_MIN
+            && text.len() <= 64
+            && text.bytes().all(|b| b.is_ascii_hexdigit())
+            && let Some(id) = self.prefix(text)?
+        {
+            return self.resolved(id, None, Vec::new());
         }
         let names = table.keys().map(String::as_str).chain(["latest", "HEAD"]);
         Err(RepoError::RefNotFound { name: text.to_owned(), nearest: nearest(text, names) })

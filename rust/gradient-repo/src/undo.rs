@@ -95,10 +95,10 @@ impl Repository {
         let newest = self.lock()?.head.operation.n;
         let mut tips = Vec::new();
         for (_, _, table) in self.log.replay(newest)?.into_iter().rev() {
-            if let Some(Target::Branch(tip)) = table.get(branch) {
-                if tips.last() != Some(tip) {
-                    tips.push(*tip);
-                }
+            if let Some(Target::Branch(tip)) = table.get(branch)
+                && tips.last() != Some(tip)
+            {
+                tips.push(*tip);
             }
         }
         Ok(tips)

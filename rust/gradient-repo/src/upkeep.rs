@@ -1,7 +1,7 @@
 //! Upkeep after commits: caches, merging of small packs, folding of operations. Nothing here is needed for
 //! correctness, and a commit is acknowledged before it begins.
 
-use gradient_odb::PackId;
+use gradient_odb::{MergeLimits, PackId, Progress};
 use gradient_storage::{Folder, StorageError};
 
 use crate::error::Result;
@@ -11,6 +11,8 @@ use crate::repository::{Change, Repository, State};
 
 /// Commits between two looks at whether caches, packs or operations want attention.
 const COMMITS_PER_UPKEEP: u32 = 64;
+/// Packs under 4 MiB are merged once there are over 1,000, at most 64 MiB at a time so that no commit waits long.
+const MERGE: MergeLimits = MergeLimits { small_len: 4 << 20, num_small_max: 1000, merged_len_max: 64 << 20 };
 
 impl Repository {
     /// Writes caches, merges small packs and folds operations where that is due.
@@ -36,7 +38,7 @@ impl Repository {
 
     // One operation names the packs that a merged one replaces; then they move to the trash (rule G2).
     fn merge_packs(&self, state: &mut State) -> Result<()> {
-        let Some(merged) = self.odb.merge_small()? else { return Ok(()) };
+        let Some(merged) = self.odb.merge_small(&MERGE, &Progress::new())? else { return Ok(()) };
         loop {
             let present = self.storage.list(Folder::Packs)?;
             let is_present = |id: &PackId| present.iter().any(|file| file.name == format!("{id}.pack"));
@@ -71,8 +73,11 @@ impl Repository {
         }
         let now = state.lease.others()?;
         let known: Vec<PackId> = state.trash.iter().flat_map(|(packs, _)| packs.clone()).collect();
-        let strangers: Vec<PackId> =
-            listed.iter().filter_map(|file| PackId::from_file_name(&file.name)).filter(|id| !known.contains(id)).collect();
+        let strangers: Vec<PackId> = listed
+            .iter()
+            .filter_map(|file| PackId::from_file_name(&file.name))
+            .filter(|id| !known.contains(id))
+            .collect();
         if !strangers.is_empty() {
             state.trash.push((strangers, now.clone()));
         }
