@@ -77,9 +77,7 @@ pub enum OdbError {
         max: u64,
     },
     /// Coding a chunk and decoding it again gave other bytes: the machine is not to be trusted.
-    #[error(
-        "{object} did not survive its own coding; this points to faulty memory or a faulty processor"
-    )]
+    #[error("{object} did not survive its own coding; this points to faulty memory or a faulty processor")]
     CodingNotReversible {
         /// The chunk.
         object: ObjectName,

@@ -13,16 +13,28 @@
 //! Specified in `docs/format/pack.md` and `docs/format/caches.md`.
 #![forbid(unsafe_code)]
 
+mod arena;
+mod cache;
+mod commits;
 mod error;
+mod index;
+mod ingest;
 mod memory;
+mod merge;
 mod name;
 mod odb;
+mod pack;
 mod progress;
+mod read;
 mod transaction;
+mod verify;
 
+pub use commits::CommitRows;
 pub use error::OdbError;
 pub use memory::{ByteSink, ByteSource};
+pub use merge::{MergeLimits, Merged};
 pub use name::{Kind, ObjectName, PackId};
-pub use odb::{CommitRows, Damage, MergeLimits, Merged, Odb, PackReport, VerifyLevel};
+pub use odb::Odb;
 pub use progress::Progress;
 pub use transaction::{Relied, Sealed, Transaction};
+pub use verify::{Damage, PackReport, VerifyLevel};

@@ -144,28 +144,19 @@ impl ObjectName {
 
 impl From<ChunkId> for ObjectName {
     fn from(id: ChunkId) -> Self {
-        Self {
-            kind: Kind::Chunk,
-            id: *id.as_bytes(),
-        }
+        Self { kind: Kind::Chunk, id: *id.as_bytes() }
     }
 }
 
 impl From<TreeId> for ObjectName {
     fn from(id: TreeId) -> Self {
-        Self {
-            kind: Kind::Tree,
-            id: *id.as_bytes(),
-        }
+        Self { kind: Kind::Tree, id: *id.as_bytes() }
     }
 }
 
 impl From<CommitId> for ObjectName {
     fn from(id: CommitId) -> Self {
-        Self {
-            kind: Kind::Commit,
-            id: *id.as_bytes(),
-        }
+        Self { kind: Kind::Commit, id: *id.as_bytes() }
     }
 }
 
@@ -191,14 +182,7 @@ mod tests {
     fn a_pack_id_comes_back_from_its_file_name_and_from_no_other() {
         let id = PackId::from_bytes([0xa0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xff]);
         assert_eq!(PackId::from_file_name(id.key().name()), Some(id));
-        for name in [
-            "",
-            ".pack",
-            "A0.pack",
-            &format!("{id}"),
-            &format!("{id}.tmp"),
-            &format!("0{id}.pack"),
-        ] {
+        for name in ["", ".pack", "A0.pack", &format!("{id}"), &format!("{id}.tmp"), &format!("0{id}.pack")] {
             assert_eq!(PackId::from_file_name(name), None, "{name}");
         }
         assert_eq!(PackId::from_hex(&id.to_string().to_uppercase()), None);

@@ -1,233 +1,404 @@
-//! Skeleton: signatures only.
-use std::sync::Arc;
+//! The objects of one repository: opens it, knows which packs there are, keeps the caches.
+//!
+//! Reading is in `read.rs`, writing in `transaction.rs`, checking in `verify.rs`, merging in `merge.rs`.
+//!
+//! Invariants:
+//! - A pack enters the index only after it is durable under its name.
+//! - Only the holder of `refreshing` adds packs to the index or takes them out; no lock is held across rayon.
 
-use gradient_object::{ChunkId, Commit, CommitId, RootTree, Tensor, Tree, TreeId};
-use gradient_storage::Storage;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::{ByteSink, Kind, ObjectName, OdbError, PackId, Progress, Sealed, Transaction};
+use gradient_object::{ChunkId, CommitId, TreeId};
+use gradient_storage::{Durability, Folder, Key, Storage, StorageError};
+
+use crate::arena::Arena;
+use crate::cache::merged::{INDEX_CACHE_BYTES_MAX, MergedIndex};
+use crate::commits::{CommitRows, encode_rows};
+use crate::index::{Found, Index};
+use crate::name::digit;
+use crate::pack::tail::{ReadTail, read_all};
+use crate::pack::writer::FinishedPack;
+use crate::read::BlockCache;
+use crate::{Damage, ObjectName, OdbError, PackId, Sealed, Transaction};
+
+/// The caches are stale when more packs than this are not in them.
+const UNCACHED_PACKS_MAX: usize = 64;
+/// The system's number for a read error of the medium.
+const EIO: i32 = 5;
 
 /// The objects of one repository.
+///
+/// Used from many threads at once. Other processes may add packs meanwhile and, after condemning them, take packs away:
+/// a reader that misses something looks again once by itself; a writer is told by its caller through
+/// [`refresh`](Self::refresh) and [`exclude`](Self::exclude).
 #[derive(Debug)]
 pub struct Odb {
-    storage: Arc<dyn Storage>,
+    pub(crate) storage: Arc<dyn Storage>,
+    index: RwLock<Index>,
+    refreshing: Mutex<()>,
+    /// What this process wrote or read and hashed, and in which pack.
+    verified: RwLock<HashMap<ObjectName, PackId>>,
+    pub(crate) arena: Arc<Arena>,
+    pub(crate) blocks: Mutex<BlockCache>,
+    pub(crate) commit_rows: Mutex<Option<Arc<CommitRows>>>,
+    num_uncached: AtomicUsize,
 }
 
-/// All commits of a repository; parsed when asked for.
-#[derive(Debug)]
-pub struct CommitRows {}
-
-impl CommitRows {
-    /// Number of commits.
-    pub fn len(&self) -> usize {
-        todo!()
-    }
-    /// Says whether there are none.
-    pub fn is_empty(&self) -> bool {
-        todo!()
-    }
-    /// Ids of all commits, rising.
-    pub fn ids(&self) -> Vec<CommitId> {
-        todo!()
-    }
-    /// Says whether the commit is there.
-    pub fn contains(&self, _id: &CommitId) -> bool {
-        todo!()
-    }
-    /// Bytes that the commit added to the repository when it was written.
-    pub fn added_len(&self, _id: &CommitId) -> Option<u64> {
-        todo!()
-    }
-    /// The commit, none if it is not there.
-    pub fn get(&self, _id: &CommitId) -> Result<Option<Commit>, OdbError> {
-        todo!()
-    }
+/// Packs that a listing shows and the index does not, and the other way round.
+struct Changes {
+    gone: Vec<PackId>,
+    to_read: Vec<(PackId, u64)>,
 }
 
-/// How much of a pack is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum VerifyLevel {
-    /// Header, footer, index.
-    Structure,
-    /// Also every tree and commit against its id.
-    Metadata,
-    /// Also every entry: header, CRC, decoded bytes against the id, padding.
-    Full,
-}
-
-/// One thing that is wrong in a pack.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// The pack.
-    pub pack: PackId,
-    /// The object, when the damage is one object's.
-    pub object: Option<ObjectName>,
-    /// Where.
-    pub offset: u64,
-    /// What is wrong.
-    pub what: String,
-}
-
-/// What a check of one pack found.
-#[derive(Clone, Debug, Default)]
-pub struct PackReport {
-    /// Chunks.
-    pub num_chunks: u64,
-    /// Trees.
-    pub num_trees: u64,
-    /// Commits.
-    pub num_commits: u64,
-    /// Raw bytes of the chunks.
-    pub raw_len: u64,
-    /// What is wrong; empty for a healthy pack.
-    pub damage: Vec<Damage>,
-}
-
-/// When packs are merged, and how many.
-#[derive(Clone, Copy, Debug)]
-pub struct MergeLimits {
-    /// A pack shorter than this is small.
-    pub small_len: u64,
-    /// Merge when there are more small packs than this.
-    pub num_small_max: usize,
-    /// Merge packs of at most this length in all.
-    pub merged_len_max: u64,
-}
-
-/// A merge that was written and is not yet published.
-#[derive(Clone, Debug)]
-pub struct Merged {
-    /// The pack that holds everything of the old ones.
-    pub new: PackId,
-    /// The packs to condemn and then retire.
-    pub old: Vec<PackId>,
-}
-
-#[expect(clippy::missing_errors_doc, clippy::todo, reason = "skeleton")]
 impl Odb {
-    /// Opens: loads the cached index, reads the tails of packs it does not know.
-    pub fn open(_storage: Arc<dyn Storage>) -> Result<Self, OdbError> {
-        todo!()
+    /// Opens the object database of a repository whose folders exist.
+    ///
+    /// Loads `cache/index` if it is intact and reads the tails of packs that it does not know. A damaged pack is no
+    /// error: see [`damaged`](Self::damaged).
+    ///
+    /// # Errors
+    /// [`OdbError::Storage`]: `packs/` or a pack in it can not be read for another reason than damage.
+    pub fn open(storage: Arc<dyn Storage>) -> Result<Self, OdbError> {
+        let base = Key::cache("index")
+            .and_then(|key| storage.read(&key, INDEX_CACHE_BYTES_MAX))
+            .ok()
+            .and_then(|bytes| MergedIndex::load(bytes).ok());
+        let odb = Self {
+            index: RwLock::new(Index::new(base.unwrap_or_else(MergedIndex::empty))),
+            storage,
+            refreshing: Mutex::default(),
+            verified: RwLock::default(),
+            arena: Arc::default(),
+            blocks: Mutex::default(),
+            commit_rows: Mutex::default(),
+            num_uncached: AtomicUsize::new(0),
+        };
+        odb.refresh()?;
+        Ok(odb)
     }
-    /// Where the bytes live.
+
+    /// Returns where the bytes live.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
     }
-    /// Lists the packs again.
+
+    /// Lists `packs/` again: learns of new packs, forgets those that are gone.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
     pub fn refresh(&self) -> Result<(), OdbError> {
-        todo!()
+        let _only_one = lock(&self.refreshing);
+        self.refresh_now()
     }
-    /// Condemned packs: never relied on by writers, still readable.
-    pub fn exclude(&self, _packs: &[PackId]) {
-        todo!()
+
+    /// Refreshes unless somebody has changed the index since `generation`.
+    pub(crate) fn refresh_since(&self, generation: u64) -> Result<(), OdbError> {
+        let _only_one = lock(&self.refreshing);
+        if self.index().generation != generation {
+            return Ok(());
+        }
+        self.refresh_now()
     }
+
+    /// The caller holds `refreshing`.
+    fn refresh_now(&self) -> Result<(), OdbError> {
+        let listing = list_packs(&*self.storage)?;
+        let changes = changes(&self.index(), &listing);
+        if changes.gone.is_empty() && changes.to_read.is_empty() {
+            return Ok(());
+        }
+        let tails = judge(read_all(&*self.storage, &changes.to_read))?;
+        let mut index = self.index_mut();
+        index.remove(&changes.gone);
+        self.insert_tails(&mut index, tails);
+        if !index.has_lost_rows() {
+            return Ok(());
+        }
+        drop(index);
+        // A pack is gone whose rows may have stood for other packs' too: only the packs can tell.
+        let all: Vec<_> = listing.into_iter().collect();
+        let tails = judge(read_all(&*self.storage, &all))?;
+        let mut rebuilt = Index::new(MergedIndex::empty());
+        self.insert_tails(&mut rebuilt, tails);
+        let mut index = self.index_mut();
+        rebuilt.inherit(&index);
+        *index = rebuilt;
+        Ok(())
+    }
+
+    fn insert_tails(&self, index: &mut Index, tails: Vec<JudgedTail>) {
+        self.num_uncached.fetch_add(tails.len(), Ordering::Relaxed);
+        for (pack, len, tail) in tails {
+            match tail {
+                Ok(tail) => index.insert(pack, len, &tail.index.objects),
+                Err(damage) => index.insert_damaged(pack, len, damage),
+            }
+        }
+    }
+
+    /// Adds a pack that this process has just made durable.
+    pub(crate) fn insert_pack(&self, pack: &FinishedPack) {
+        let _only_one = lock(&self.refreshing);
+        self.num_uncached.fetch_add(1, Ordering::Relaxed);
+        self.index_mut().insert(pack.id, pack.len, &pack.rows);
+    }
+
+    /// Takes condemned packs out of what writers rely on. They stay readable as long as they are there.
+    pub fn exclude(&self, packs: &[PackId]) {
+        self.index_mut().exclude(packs);
+    }
+
     /// Begins a transaction.
+    ///
+    /// The caller has read the head of the operations before, has excluded what it condemns, and has called
+    /// [`refresh`](Self::refresh) if another process has published since this one last looked.
     pub fn begin(&self) -> Transaction<'_> {
-        todo!()
+        Transaction::new(self)
     }
-    /// Looks again, after a condemnation, whether all that a sealed transaction relied on and its own pack are there and not excluded.
-    pub fn still_holds(&self, _sealed: &Sealed) -> Result<bool, OdbError> {
-        todo!()
+
+    /// Looks again, after a condemnation, whether everything that a sealed transaction relied on, and its own pack, is
+    /// there and not condemned. What lies in another pack now is read and checked.
+    ///
+    /// False means: begin again. The caller has refreshed and excluded before.
+    ///
+    /// # Errors
+    /// [`OdbError::Storage`].
+    pub fn still_holds(&self, sealed: &Sealed) -> Result<bool, OdbError> {
+        if let Some(pack) = &sealed.pack
+            && (self.index().is_excluded(pack) || !self.storage.exists(&pack.key())?)
+        {
+            return Ok(false);
+        }
+        let mut is_there: HashMap<PackId, bool> = HashMap::new();
+        for relied in &sealed.relied {
+            let holds = match is_there.get(&relied.pack) {
+                Some(holds) => *holds,
+                None => {
+                    let holds = !self.index().is_excluded(&relied.pack) && self.storage.exists(&relied.pack.key())?;
+                    is_there.insert(relied.pack, holds);
+                    holds
+                }
+            };
+            if !holds && !self.is_good_elsewhere(&relied.object) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
-    /// A component tree.
-    pub fn read_tree(&self, _id: &TreeId) -> Result<Tree, OdbError> {
-        todo!()
+
+    /// Says whether a pack that may be relied on holds the object, and its bytes are right.
+    fn is_good_elsewhere(&self, object: &ObjectName) -> bool {
+        let found = self.index().find_to_rely_on(object);
+        found.is_some_and(|found| {
+            let is_there = self.storage.exists(&found.pack.key()).unwrap_or(false);
+            is_there && (self.is_verified(object, &found) || self.read_found(object, &found).is_ok())
+        })
     }
-    /// A root tree.
-    pub fn read_root(&self, _id: &TreeId) -> Result<RootTree, OdbError> {
-        todo!()
+
+    /// Says whether an intact pack says that it holds the commit.
+    pub fn has_commit(&self, id: &CommitId) -> bool {
+        self.index().find(&(*id).into()).is_some()
     }
-    /// A commit.
-    pub fn read_commit(&self, _id: &CommitId) -> Result<Commit, OdbError> {
-        todo!()
+
+    /// Says whether an intact pack says that it holds the tree.
+    pub fn has_tree(&self, id: &TreeId) -> bool {
+        self.index().find(&(*id).into()).is_some()
     }
-    /// Raw bytes of one chunk.
-    pub fn read_chunk(&self, _id: &ChunkId, _raw_len: usize) -> Result<Vec<u8>, OdbError> {
-        todo!()
+
+    /// Says whether an intact pack says that it holds the chunk.
+    pub fn has_chunk(&self, id: &ChunkId) -> bool {
+        self.index().find(&(*id).into()).is_some()
     }
-    /// All bytes of one tensor.
-    pub fn read_tensor_bytes(&self, _tensor: &Tensor) -> Result<Vec<u8>, OdbError> {
-        todo!()
+
+    /// Returns the pack that the index names for an object.
+    pub fn find_pack(&self, object: &ObjectName) -> Option<PackId> {
+        self.index().find(object).map(|found| found.pack)
     }
-    /// Reads many tensors in parallel; each chunk is hashed before its bytes reach the sink.
-    pub fn read_tensors(
-        &self,
-        _jobs: &[(&Tensor, &dyn ByteSink)],
-        _progress: &Progress,
-    ) -> Result<(), OdbError> {
-        todo!()
+
+    /// Returns the commits whose id begins with these lower-case hexadecimal digits, rising. Anything else begins none.
+    pub fn commit_prefix(&self, hex: &str) -> Vec<CommitId> {
+        let mut prefix = [0; 32];
+        if hex.len() > 64 {
+            return Vec::new();
+        }
+        for (i, byte) in hex.bytes().enumerate() {
+            let Some(value) = digit(byte) else {
+                return Vec::new();
+            };
+            prefix[i / 2] |= if i % 2 == 0 { value << 4 } else { value };
+        }
+        let ids = self.index().commits_with_prefix(&prefix, hex.len());
+        ids.into_iter().map(CommitId::from_bytes).collect()
     }
-    /// Says whether a healthy pack says it holds the commit.
-    pub fn has_commit(&self, _id: &CommitId) -> bool {
-        todo!()
-    }
-    /// As `has_commit`.
-    pub fn has_tree(&self, _id: &TreeId) -> bool {
-        todo!()
-    }
-    /// As `has_commit`.
-    pub fn has_chunk(&self, _id: &ChunkId) -> bool {
-        todo!()
-    }
-    /// Commits whose id begins with these hexadecimal digits (lower case), rising.
-    pub fn commit_prefix(&self, _hex: &str) -> Vec<CommitId> {
-        todo!()
-    }
-    /// All commits.
-    pub fn commits(&self) -> Result<Arc<CommitRows>, OdbError> {
-        todo!()
-    }
-    /// Writes `cache/index` and `cache/commits`.
-    pub fn write_caches(&self) -> Result<(), OdbError> {
-        todo!()
-    }
-    /// Writes the caches when more than 64 packs are not in them; says whether it did.
-    pub fn write_caches_if_stale(&self) -> Result<bool, OdbError> {
-        todo!()
-    }
-    /// Ids of the packs that are there and intact, rising.
+
+    /// Returns the ids of the packs that are there and intact, rising.
     pub fn packs(&self) -> Vec<PackId> {
-        todo!()
+        let packs = self.index().packs();
+        packs.into_iter().map(|(pack, _)| pack).collect()
     }
-    /// Packs that could not be opened, and why.
+
+    /// Returns the packs that can not be opened, and why. Their objects are looked for in other packs.
     pub fn damaged(&self) -> Vec<Damage> {
-        todo!()
+        let index = self.index();
+        index.damaged().map(|(_, damage)| damage.clone()).collect()
     }
-    /// Names every object of one pack.
-    pub fn pack_objects(&self, _pack: &PackId) -> Result<Vec<ObjectName>, OdbError> {
-        todo!()
-    }
-    /// The pack that the index names for an object.
-    pub fn find_pack(&self, _object: &ObjectName) -> Option<PackId> {
-        let _ = Kind::Chunk;
-        todo!()
-    }
-    /// Checks one pack; what is wrong is in the report, only a storage failure or cancellation is an error.
-    pub fn verify_pack(
-        &self,
-        _pack: &PackId,
-        _level: VerifyLevel,
-        _progress: &Progress,
-    ) -> Result<PackReport, OdbError> {
-        todo!()
-    }
-    /// Bytes of all packs.
+
+    /// Returns the bytes of all packs, damaged ones too.
     pub fn disk_bytes(&self) -> u64 {
-        todo!()
+        let index = self.index();
+        let intact: u64 = index.packs().iter().map(|(_, len)| len).sum();
+        intact + index.damaged().map(|(len, _)| len).sum::<u64>()
     }
-    /// Number of packs that count as small.
-    pub fn num_small_packs(&self, _limits: &MergeLimits) -> usize {
-        todo!()
+
+    /// Writes `cache/index` and `cache/commits`. Neither is synced; both can be lost without harm.
+    ///
+    /// # Errors
+    /// [`OdbError::Storage`], which a caller may ignore; as [`commits`](Self::commits).
+    pub fn write_caches(&self) -> Result<(), OdbError> {
+        let rows = encode_rows(&*self.commits()?);
+        let bytes = self.index_mut().merged_bytes().to_vec();
+        let replace = |name: &str, bytes: &[u8]| -> Result<(), StorageError> {
+            let key = Key::cache(name)?;
+            self.storage.replace(&key, bytes, Durability::Unsynced)
+        };
+        replace("index", &bytes)?;
+        replace("commits", &rows)?;
+        self.num_uncached.store(0, Ordering::Relaxed);
+        Ok(())
     }
-    /// Merges small packs into one when there are too many. The caller publishes the condemnation of `old`, then retires them.
-    pub fn merge_small(
-        &self,
-        _limits: &MergeLimits,
-        _progress: &Progress,
-    ) -> Result<Option<Merged>, OdbError> {
-        todo!()
+
+    /// Writes the caches when more than 64 packs are not in them; says whether it did.
+    ///
+    /// # Errors
+    /// As [`write_caches`](Self::write_caches).
+    pub fn write_caches_if_stale(&self) -> Result<bool, OdbError> {
+        let is_stale = self.num_uncached.load(Ordering::Relaxed) > UNCACHED_PACKS_MAX;
+        if is_stale {
+            self.write_caches()?;
+        }
+        Ok(is_stale)
     }
-    /// Moves condemned packs to the trash and forgets them.
-    pub fn retire(&self, _packs: &[PackId]) -> Result<(), OdbError> {
-        todo!()
+
+    /// Forgets packs that have gone to the trash.
+    pub(crate) fn forget(&self, gone: &[PackId]) -> Result<(), OdbError> {
+        let _only_one = lock(&self.refreshing);
+        let has_lost_rows = {
+            let mut index = self.index_mut();
+            index.remove(gone);
+            index.has_lost_rows()
+        };
+        if has_lost_rows {
+            // Makes every pack new, so that the refresh reads them all.
+            let mut empty = Index::new(MergedIndex::empty());
+            let mut index = self.index_mut();
+            empty.inherit(&index);
+            *index = empty;
+            drop(index);
+            self.refresh_now()?;
+        }
+        Ok(())
     }
+
+    /// Says whether this process wrote or read these very bytes.
+    pub(crate) fn is_verified(&self, name: &ObjectName, found: &Found) -> bool {
+        self.verified().get(name) == Some(&found.pack)
+    }
+
+    /// What this process wrote, or read and hashed, and where.
+    pub(crate) fn verified(&self) -> RwLockReadGuard<'_, HashMap<ObjectName, PackId>> {
+        self.verified.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers what this process wrote, or read and hashed.
+    pub(crate) fn mark_verified(&self, objects: impl IntoIterator<Item = (ObjectName, PackId)>) {
+        let mut verified = self.verified.write().unwrap_or_else(PoisonError::into_inner);
+        verified.extend(objects);
+    }
+
+    /// Objects that were verified in old packs and copied from there to `new`, checked, are as good there.
+    pub(crate) fn move_verified(&self, old: &BTreeSet<PackId>, new: PackId) {
+        let mut verified = self.verified.write().unwrap_or_else(PoisonError::into_inner);
+        for pack in verified.values_mut() {
+            if old.contains(pack) {
+                *pack = new;
+            }
+        }
+    }
+
+    pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Locks; what a dead thread left behind is whole, because every change under our locks is one call.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lists the packs with their lengths. Files by other names are none.
+pub(crate) fn list_packs(storage: &dyn Storage) -> Result<BTreeMap<PackId, u64>, OdbError> {
+    let files = storage.list(Folder::Packs)?.into_iter();
+    Ok(files.filter_map(|file| Some((PackId::from_file_name(&file.name)?, file.len))).collect())
+}
+
+/// Compares a listing with the index. Damaged packs are read again: the fault may have passed.
+fn changes(index: &Index, listing: &BTreeMap<PackId, u64>) -> Changes {
+    let is_as_listed = |pack: &PackId| {
+        let known = index.known(pack);
+        known.is_some_and(|(len, _)| listing.get(pack) == Some(&len))
+    };
+    let gone = index.all_packs().into_iter();
+    let listed = listing.iter().map(|(pack, len)| (*pack, *len));
+    Changes {
+        gone: gone.filter(|pack| !is_as_listed(pack)).collect(),
+        to_read: listed.filter(|(pack, len)| index.known(pack) != Some((*len, true))).collect(),
+    }
+}
+
+/// A tail, or why the pack can not be opened.
+type JudgedTail = (PackId, u64, Result<crate::pack::tail::Tail, Damage>);
+
+/// Tells damage, which is remembered, from packs that went meanwhile and from failures of the storage.
+fn judge(tails: Vec<ReadTail>) -> Result<Vec<JudgedTail>, OdbError> {
+    let mut judged = Vec::with_capacity(tails.len());
+    for (pack, len, tail) in tails {
+        match tail {
+            Ok(tail) => judged.push((pack, len, Ok(tail))),
+            Err(error) if error.is_missing_file() => {}
+            Err(error) => judged.push((pack, len, Err(damage_of(pack, error)?))),
+        }
+    }
+    Ok(judged)
+}
+
+/// Turns what is wrong with a pack into a line for reports; other failures stay errors.
+pub(crate) fn damage_of(pack: PackId, error: OdbError) -> Result<Damage, OdbError> {
+    let (object, offset) = match &error {
+        OdbError::ObjectDamaged { object, offset, .. } => (Some(*object), *offset),
+        OdbError::PackDamaged { offset, .. } => (None, *offset),
+        OdbError::ChainTooLong { object, .. } | OdbError::NotFound { object } => (Some(*object), 0),
+        OdbError::Unsupported { .. }
+        | OdbError::Object(_)
+        | OdbError::Codec(_)
+        | OdbError::Storage(StorageError::Truncated { .. } | StorageError::NotAFile { .. }) => (None, 0),
+        OdbError::Storage(failed) if failed.errno() == Some(EIO) => (None, 0),
+        OdbError::WrongLength { .. }
+        | OdbError::TooLarge { .. }
+        | OdbError::CodingNotReversible { .. }
+        | OdbError::Cancelled
+        | OdbError::TransactionFailed
+        | OdbError::Random(_)
+        | OdbError::Storage(_) => return Err(error),
+    };
+    let what = match error {
+        OdbError::ObjectDamaged { what, .. } | OdbError::PackDamaged { what, .. } => what,
+        other => other.to_string(),
+    };
+    Ok(Damage { pack, object, offset, what })
 }

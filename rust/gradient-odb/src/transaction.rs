@@ -1,16 +1,34 @@
-//! Skeleton: signatures only.
-use gradient_object::{ChunkId, Commit, CommitId, RootTree, Tree, TreeId};
+//! Writes one pack: chunks as they come (see `ingest.rs`), trees and commits, then everything durable at once.
+//!
+//! Nothing of a transaction is in the index before its pack is durable. What the repository has already is relied on
+//! instead of written, but only after it was verified: by this process earlier, or by reading it now (rule D4).
 
-use crate::{ByteSource, ObjectName, Odb, OdbError, PackId, Progress};
+use std::collections::{HashMap, HashSet};
 
-/// One pack in the making. Dropped without `seal`, nothing of it is in the repository.
+use gradient_object::{ChunkId, Commit, CommitId, METADATA_BYTES_MAX, RootTree, Tree, TreeId};
+
+use crate::pack::blocks::BlockBuilder;
+use crate::pack::writer::PackBuilder;
+use crate::{ObjectName, Odb, OdbError, PackId, Progress};
+
+/// Space reserved for a pack that holds metadata only.
+const METADATA_PACK_BYTES: u64 = 16 << 10;
+
+/// One pack in the making. Dropped without [`seal`](Self::seal), nothing of it is in the repository.
 #[derive(Debug)]
 pub struct Transaction<'a> {
-    odb: &'a Odb,
+    pub(crate) odb: &'a Odb,
+    /// Created with the first new chunk.
+    pub(crate) pack: Option<PackBuilder<'a>>,
+    /// Chunks that this transaction has written or relies on.
+    pub(crate) seen: HashSet<ChunkId>,
+    pub(crate) relied: HashMap<ObjectName, PackId>,
+    pub(crate) has_failed: bool,
+    blocks: BlockBuilder,
 }
 
 /// An object that was found instead of written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Relied {
     /// The object.
     pub object: ObjectName,
@@ -23,37 +41,111 @@ pub struct Relied {
 pub struct Sealed {
     /// The pack it wrote; none when every object was there already.
     pub pack: Option<PackId>,
-    /// The length of that pack, 0 without one.
+    /// The length of that pack; 0 without one.
     pub added_len: u64,
-    /// What it found instead of writing.
+    /// What it found instead of writing, rising. After a condemnation by another process, ask
+    /// [`Odb::still_holds`].
     pub relied: Vec<Relied>,
 }
 
-impl Transaction<'_> {
-    /// Copies, hashes and stores what is new of `sources`; returns the chunk ids of each. All are copied on return.
-    #[expect(clippy::missing_errors_doc, clippy::todo, reason = "skeleton")]
-    pub fn add_sources(
-        &mut self,
-        _sources: &[&dyn ByteSource],
-        _progress: &Progress,
-    ) -> Result<Vec<Vec<ChunkId>>, OdbError> {
-        todo!()
+impl<'a> Transaction<'a> {
+    pub(crate) fn new(odb: &'a Odb) -> Self {
+        Self {
+            odb,
+            pack: None,
+            seen: HashSet::new(),
+            relied: HashMap::new(),
+            has_failed: false,
+            blocks: BlockBuilder::default(),
+        }
     }
-    /// Adds a component tree.
-    pub fn add_tree(&mut self, _tree: &Tree) -> Result<TreeId, OdbError> {
-        todo!()
+
+    /// Adds a component tree or an environment.
+    ///
+    /// # Errors
+    /// - [`OdbError::Object`]: it can not be encoded.
+    /// - [`OdbError::TooLarge`]: it is longer than a metadata object may be.
+    /// - [`OdbError::Codec`]: no memory.
+    pub fn add_tree(&mut self, tree: &Tree) -> Result<TreeId, OdbError> {
+        let canonical = tree.encode()?;
+        let id = TreeId::of(&canonical);
+        self.add_metadata(id.into(), &canonical)?;
+        Ok(id)
     }
+
     /// Adds a root tree.
-    pub fn add_root(&mut self, _tree: &RootTree) -> Result<TreeId, OdbError> {
-        todo!()
+    ///
+    /// # Errors
+    /// As [`add_tree`](Self::add_tree).
+    pub fn add_root(&mut self, tree: &RootTree) -> Result<TreeId, OdbError> {
+        let canonical = tree.encode()?;
+        let id = TreeId::of(&canonical);
+        self.add_metadata(id.into(), &canonical)?;
+        Ok(id)
     }
+
     /// Adds a commit.
-    pub fn add_commit(&mut self, _commit: &Commit) -> Result<CommitId, OdbError> {
-        todo!()
+    ///
+    /// # Errors
+    /// As [`add_tree`](Self::add_tree).
+    pub fn add_commit(&mut self, commit: &Commit) -> Result<CommitId, OdbError> {
+        let canonical = commit.encode()?;
+        let id = CommitId::of(&canonical);
+        self.add_metadata(id.into(), &canonical)?;
+        Ok(id)
     }
-    /// Makes the pack durable, then known to the `Odb`.
-    pub fn seal(self, _progress: &Progress) -> Result<Sealed, OdbError> {
-        let _ = self.odb;
-        todo!()
+
+    /// Adds a tree or commit unless a good copy is there.
+    fn add_metadata(&mut self, name: ObjectName, canonical: &[u8]) -> Result<(), OdbError> {
+        if canonical.len() > METADATA_BYTES_MAX {
+            return Err(OdbError::TooLarge {
+                what: name.kind.name(),
+                actual: canonical.len() as u64,
+                max: METADATA_BYTES_MAX as u64,
+            });
+        }
+        if self.blocks.contains(&name) || self.relied.contains_key(&name) {
+            return Ok(());
+        }
+        let found = self.odb.index().find_to_rely_on(&name);
+        if let Some(found) = found {
+            let is_good = self.odb.is_verified(&name, &found)
+                || self.odb.read_found(&name, &found).is_ok_and(|raw| raw == canonical);
+            if is_good {
+                self.odb.mark_verified([(name, found.pack)]);
+                self.relied.insert(name, found.pack);
+                return Ok(());
+            }
+        }
+        self.blocks.add(name, canonical, None)
+    }
+
+    /// Makes the pack durable, then known to the [`Odb`]: blocks, index, footer, two syncs.
+    ///
+    /// # Errors
+    /// - [`OdbError::Cancelled`]: before the pack was made durable.
+    /// - [`OdbError::TransactionFailed`]: an earlier call failed or was cancelled; nothing was written.
+    /// - [`OdbError::Storage`]: the pack is absent, or there but perhaps not durable; it is not in the index.
+    /// - [`OdbError::Codec`]: no memory.
+    pub fn seal(self, progress: &Progress) -> Result<Sealed, OdbError> {
+        if self.has_failed {
+            return Err(OdbError::TransactionFailed);
+        }
+        progress.check()?;
+        let relied = self.relied.into_iter();
+        let mut relied: Vec<Relied> = relied.map(|(object, pack)| Relied { object, pack }).collect();
+        relied.sort_unstable();
+        if self.pack.is_none() && self.blocks.is_empty() {
+            return Ok(Sealed { pack: None, added_len: 0, relied });
+        }
+        let pack = match self.pack {
+            Some(pack) => pack,
+            None => PackBuilder::create(&*self.odb.storage, METADATA_PACK_BYTES)?,
+        };
+        let finished = pack.finish(self.blocks.finish()?)?;
+        self.odb.insert_pack(&finished);
+        let written = finished.rows.iter().map(|row| (row.name, finished.id));
+        self.odb.mark_verified(written);
+        Ok(Sealed { pack: Some(finished.id), added_len: finished.len, relied })
     }
 }

@@ -1,0 +1,161 @@
+//! Every commit of a repository, for `log`: from `cache/commits`, and from the tails of packs that it does not cover.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use gradient_object::{Commit, CommitId};
+use gradient_storage::Key;
+
+use crate::cache::commits::{COMMITS_CACHE_BYTES_MAX, CommitCache, encode};
+use crate::odb::lock;
+use crate::pack::tail::{Tail, read_all};
+use crate::{Kind, Odb, OdbError, PackId};
+
+/// All commits of a repository at one moment. A commit is decoded when it is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct CommitRows {
+    cache: Option<Arc<CommitCache>>,
+    /// Commits of the cache that no pack holds any more.
+    hidden: HashSet<CommitId>,
+    recent: BTreeMap<CommitId, (u64, Arc<[u8]>)>,
+    packs: BTreeSet<PackId>,
+}
+
+impl CommitRows {
+    /// Returns the number of commits.
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// Says whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// Yields the ids of all commits, in no order that means anything.
+    pub fn ids(&self) -> impl Iterator<Item = CommitId> {
+        self.iter().map(|(id, _, _)| id)
+    }
+
+    /// Says whether the commit is there.
+    pub fn contains(&self, id: &CommitId) -> bool {
+        self.find(id).is_some()
+    }
+
+    /// Returns how many bytes the commit added to the repository when it was written.
+    pub fn added_len(&self, id: &CommitId) -> Option<u64> {
+        self.find(id).map(|(added_len, _)| added_len)
+    }
+
+    /// Decodes the commit; none if it is not there.
+    ///
+    /// # Errors
+    /// [`OdbError::Object`]: it is no commit, though the checksum around it is right.
+    pub fn get(&self, id: &CommitId) -> Result<Option<Commit>, OdbError> {
+        let found = self.find(id);
+        Ok(found.map(|(_, canonical)| Commit::decode_trusted(canonical)).transpose()?)
+    }
+
+    fn find(&self, id: &CommitId) -> Option<(u64, &[u8])> {
+        if let Some((added_len, canonical)) = self.recent.get(id) {
+            return Some((*added_len, canonical));
+        }
+        let cached = self.cache.as_ref()?.find(id);
+        cached.filter(|_| !self.hidden.contains(id))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (CommitId, u64, &[u8])> {
+        let cached = self.cache.iter().flat_map(|cache| cache.iter());
+        let recent = self.recent.iter();
+        cached
+            .filter(|(id, _, _)| !self.hidden.contains(id) && !self.recent.contains_key(id))
+            .chain(recent.map(|(id, (added_len, canonical))| (*id, *added_len, &canonical[..])))
+    }
+
+    /// Adds the commits of a pack. The first pack that brought a commit says what it added; where two do, the smaller
+    /// number is taken, so that the order in which packs are read does not matter.
+    fn add(&mut self, tail: &Tail) -> Result<(), OdbError> {
+        let added: BTreeMap<_, _> = tail.index.commits().map(|(row, added_len)| (row.name.id, added_len)).collect();
+        tail.for_each_metadata(
+            |kind| kind == Kind::Commit,
+            |row, canonical| {
+                let id = CommitId::from_bytes(row.name.id);
+                let mut added_len = added.get(&row.name.id).copied().unwrap_or_default();
+                if let Some((known, _)) = self.find(&id) {
+                    added_len = added_len.min(known);
+                }
+                if CommitId::of(canonical) == id {
+                    self.recent.insert(id, (added_len, canonical.into()));
+                }
+                Ok(())
+            },
+        )?;
+        self.packs.insert(tail.pack);
+        Ok(())
+    }
+}
+
+/// Returns the file `cache/commits`.
+pub(crate) fn encode_rows(rows: &CommitRows) -> Vec<u8> {
+    let packs: Vec<PackId> = rows.packs.iter().copied().collect();
+    let mut commits: Vec<_> = rows.iter().collect();
+    commits.sort_unstable_by_key(|(id, _, _)| *id);
+    encode(&packs, &commits)
+}
+
+impl Odb {
+    /// Returns every commit of the intact packs.
+    ///
+    /// The first call loads `cache/commits`; each reads the tails of packs that came since. A commit that is damaged in
+    /// its pack is left out.
+    ///
+    /// # Errors
+    /// [`OdbError::Storage`].
+    pub fn commits(&self) -> Result<Arc<CommitRows>, OdbError> {
+        let mut kept = lock(&self.commit_rows);
+        let mut rows = kept.take().unwrap_or_else(|| Arc::new(self.load_commits()));
+        let packs = self.index().packs();
+        let is_gone = rows.packs.iter().any(|pack| !self.index().contains_pack(pack));
+        let new: Vec<_> = packs.into_iter().filter(|(pack, _)| !rows.packs.contains(pack)).collect();
+        if is_gone || !new.is_empty() {
+            let mut changed = (*rows).clone();
+            for (pack, _, tail) in read_all(&*self.storage, &new) {
+                let added = tail.and_then(|tail| changed.add(&tail));
+                match added {
+                    Ok(()) => {}
+                    // Gone meanwhile, or damaged: whoever looks for what it held hears of it.
+                    Err(error) if error.is_missing_file() => {}
+                    Err(error) => drop(crate::odb::damage_of(pack, error)?),
+                }
+            }
+            if is_gone {
+                self.drop_lost_commits(&mut changed);
+            }
+            rows = Arc::new(changed);
+        }
+        *kept = Some(Arc::clone(&rows));
+        Ok(rows)
+    }
+
+    fn load_commits(&self) -> CommitRows {
+        let cache = Key::cache("commits")
+            .and_then(|key| self.storage.read(&key, COMMITS_CACHE_BYTES_MAX))
+            .ok()
+            .and_then(|bytes| CommitCache::load(bytes).ok());
+        CommitRows {
+            packs: cache.iter().flat_map(|cache| cache.packs()).copied().collect(),
+            cache: cache.map(Arc::new),
+            ..CommitRows::default()
+        }
+    }
+
+    /// Packs are gone: leaves out the commits that no other pack holds.
+    fn drop_lost_commits(&self, rows: &mut CommitRows) {
+        let index = self.index();
+        rows.packs.retain(|pack| index.contains_pack(pack));
+        let is_lost = |id: &CommitId| index.find(&(*id).into()).is_none();
+        rows.recent.retain(|id, _| !is_lost(id));
+        let cached = rows.cache.iter().flat_map(|cache| cache.iter());
+        rows.hidden = cached.map(|(id, _, _)| id).filter(is_lost).collect();
+    }
+}

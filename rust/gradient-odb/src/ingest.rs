@@ -1,0 +1,357 @@
+//! The hot path of a commit: from other people's memory into entries of a pack.
+//!
+//! Sources are cut into chunks and chunks gathered into batches of one slab. Of each batch, in parallel:
+//!
+//! 1. copy every chunk into the slab and hash the copy while it is in the processor's cache; nothing reads the source
+//!    again;
+//! 2. look all of them up under one lock;
+//! 3. encode what is new, decode it again and compare (rule D5); read what is there but was never verified by this
+//!    process and compare (rule D4), and write it again if it is bad.
+//!
+//! New entries go, batch by batch and in order, to a thread that appends them to the pack, their payloads uncopied:
+//! the disk writes one batch while the next ones are hashed. The channel is bounded, so at most a few slabs are in
+//! flight; a slab that holds nothing new is used for the next batch at once.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread::{Scope, ScopedJoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use gradient_codec::Scratch;
+use gradient_object::{CHUNK_BYTES, ChunkId};
+use rayon::prelude::*;
+
+use crate::arena::{SLAB_BYTES, Slab, StagedBytes};
+use crate::index::Found;
+use crate::pack::writer::{NewEntry, PackBuilder, Payload};
+use crate::{ByteSource, ObjectName, Odb, OdbError, PackId, Progress, Transaction};
+
+/// Copied, then hashed, at a time: fits the second-level cache beside the source.
+const FUSE_BYTES: usize = 64 << 10;
+/// Batches that may wait for the disk.
+const BATCHES_WAITING_MAX: usize = 4;
+/// Reserved beside the raw bytes of a pack, for headers and index.
+const RESERVE_BYTES: u64 = 1 << 20;
+
+/// Memory that a thread encodes and decodes in, again and again.
+#[derive(Default)]
+struct Coding {
+    scratch: Scratch,
+    decoded: Vec<u8>,
+}
+
+thread_local! {
+    static CODING: RefCell<Coding> = RefCell::default();
+}
+
+/// A chunk of a source.
+#[derive(Clone, Copy)]
+struct Piece {
+    source: usize,
+    offset: usize,
+    len: usize,
+}
+
+/// A chunk of a batch that is not known to be stored.
+struct Work {
+    id: ChunkId,
+    staged: StagedBytes,
+    /// Where the index says it is; it was not verified by this process.
+    unverified: Option<Found>,
+}
+
+/// What became of it.
+enum Outcome {
+    Relied(ObjectName, PackId),
+    New(NewEntry),
+}
+
+/// The thread that appends, and the way to it.
+struct WriterLane<'scope> {
+    sender: Sender<Vec<NewEntry>>,
+    thread: ScopedJoinHandle<'scope, Result<(), OdbError>>,
+}
+
+impl<'a> Transaction<'a> {
+    /// Copies, hashes and stores what is new of the sources; returns the chunk ids of each, in order.
+    ///
+    /// When this returns, every source has been read once, and what its memory holds from now on does not matter.
+    /// An empty source has no chunks. After an error the transaction can only be dropped.
+    ///
+    /// # Errors
+    /// - [`OdbError::Cancelled`]: within a batch of 16 MiB.
+    /// - [`OdbError::CodingNotReversible`]: the machine is faulty.
+    /// - [`OdbError::TransactionFailed`], [`OdbError::Storage`], [`OdbError::Random`].
+    pub fn add_sources(
+        &mut self,
+        sources: &[&dyn ByteSource],
+        progress: &Progress,
+    ) -> Result<Vec<Vec<ChunkId>>, OdbError> {
+        if self.has_failed {
+            return Err(OdbError::TransactionFailed);
+        }
+        self.has_failed = true;
+        let pieces = cut(sources);
+        let total: u64 = pieces.iter().map(|piece| piece.len as u64).sum();
+        progress.add_total(total);
+
+        let mut ids: Vec<Vec<ChunkId>> = sources.iter().map(|_| Vec::new()).collect();
+        std::thread::scope(|scope| {
+            let mut pack = Some(std::mem::take(&mut self.pack));
+            let (sender_of_pack, pack_back) = bounded(1);
+            let mut lane: Option<WriterLane<'_>> = None;
+            let outcome = self.run_batches(&pieces, sources, progress, &mut ids, |odb, entries, reserve| {
+                let lane = lane.get_or_insert_with(|| {
+                    let pack = pack.take().flatten();
+                    start_writer(scope, odb, pack, reserve, sender_of_pack.clone())
+                });
+                // A writer that is gone has failed; its error is returned when it is joined.
+                lane.sender.send(entries).is_ok()
+            });
+            drop(sender_of_pack);
+            let written = lane.map_or(Ok(()), |lane| {
+                drop(lane.sender);
+                lane.thread.join().unwrap_or(Err(OdbError::TransactionFailed))
+            });
+            self.pack = match pack {
+                Some(untouched) => untouched,
+                None => pack_back.recv().ok(),
+            };
+            written.and(outcome)
+        })?;
+        self.has_failed = false;
+        Ok(ids)
+    }
+
+    /// Takes the pieces through the batches; `write` gets new entries and says whether to go on.
+    fn run_batches(
+        &mut self,
+        pieces: &[Piece],
+        sources: &[&dyn ByteSource],
+        progress: &Progress,
+        ids: &mut [Vec<ChunkId>],
+        mut write: impl FnMut(&'a Odb, Vec<NewEntry>, u64) -> bool,
+    ) -> Result<(), OdbError> {
+        let mut rest: u64 = pieces.iter().map(|piece| piece.len as u64).sum();
+        for batch in batches(pieces) {
+            progress.check()?;
+            let batch = &pieces[batch];
+            let (slab, batch_ids) = stage(self.odb, batch, sources, progress)?;
+            for (piece, id) in batch.iter().zip(&batch_ids) {
+                ids[piece.source].push(*id);
+            }
+            let entries = self.settle(batch, &slab, &batch_ids, progress)?;
+            let batch_len: u64 = batch.iter().map(|piece| piece.len as u64).sum();
+            if !entries.is_empty() {
+                let new_len: u64 = entries.iter().map(|entry| entry.row.entry_len()).sum();
+                // What is mostly new so far will mostly be new.
+                let expected = if 2 * new_len >= batch_len { rest } else { new_len };
+                if !write(self.odb, entries, expected + RESERVE_BYTES) {
+                    return Ok(());
+                }
+            }
+            rest -= batch_len;
+        }
+        Ok(())
+    }
+
+    /// Finds out which chunks of a staged batch are new, and makes their entries.
+    fn settle(
+        &mut self,
+        batch: &[Piece],
+        slab: &Arc<Slab>,
+        ids: &[ChunkId],
+        progress: &Progress,
+    ) -> Result<Vec<NewEntry>, OdbError> {
+        let known = self.odb.look_up(ids);
+        let mut work = Vec::new();
+        let mut position = 0;
+        for ((piece, id), known) in batch.iter().zip(ids).zip(known) {
+            let range = position..position + piece.len;
+            position = range.end;
+            if !self.seen.insert(*id) {
+                continue;
+            }
+            let unverified = match known.filter(|(found, _)| found.row.raw_len as usize == piece.len) {
+                Some((found, true)) => {
+                    self.relied.insert((*id).into(), found.pack);
+                    continue;
+                }
+                Some((found, false)) => Some(found),
+                None => None,
+            };
+            work.push(Work { id: *id, staged: StagedBytes::new(slab, range), unverified });
+        }
+        let odb = self.odb;
+        let outcomes: Vec<Outcome> = work
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|work| {
+                progress.check()?;
+                settle_one(odb, work)
+            })
+            .collect::<Result<_, OdbError>>()?;
+        let mut entries = Vec::new();
+        let mut relied = Vec::new();
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Relied(name, pack) => relied.push((name, pack)),
+                Outcome::New(entry) => entries.push(entry),
+            }
+        }
+        if !relied.is_empty() {
+            self.relied.extend(relied.iter().copied());
+            self.odb.mark_verified(relied);
+        }
+        Ok(entries)
+    }
+}
+
+impl Odb {
+    /// Looks up many chunks for a writer; says of each whether this process has verified it where it lies.
+    fn look_up(&self, ids: &[ChunkId]) -> Vec<Option<(Found, bool)>> {
+        let found: Vec<Option<Found>> = {
+            let index = self.index();
+            ids.iter().map(|id| index.find_to_rely_on(&(*id).into())).collect()
+        };
+        let verified = self.verified();
+        let known = ids.iter().zip(found);
+        known
+            .map(|(id, found)| {
+                let name = ObjectName::from(*id);
+                found.map(|found| (found, verified.get(&name) == Some(&found.pack)))
+            })
+            .collect()
+    }
+}
+
+/// Cuts sources into chunks.
+fn cut(sources: &[&dyn ByteSource]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (source, bytes) in sources.iter().enumerate() {
+        let len = bytes.len();
+        pieces.extend((0..len).step_by(CHUNK_BYTES).map(|offset| Piece {
+            source,
+            offset,
+            len: CHUNK_BYTES.min(len - offset),
+        }));
+    }
+    pieces
+}
+
+/// Gathers pieces into batches that fit a slab.
+fn batches(pieces: &[Piece]) -> Vec<Range<usize>> {
+    let mut batches = Vec::new();
+    let mut start = 0;
+    let mut len = 0;
+    for (i, piece) in pieces.iter().enumerate() {
+        if len + piece.len > SLAB_BYTES {
+            batches.push(start..i);
+            start = i;
+            len = 0;
+        }
+        len += piece.len;
+    }
+    if start < pieces.len() {
+        batches.push(start..pieces.len());
+    }
+    batches
+}
+
+/// Copies a batch into a slab, one piece after the other, and hashes the copies.
+fn stage(
+    odb: &Odb,
+    batch: &[Piece],
+    sources: &[&dyn ByteSource],
+    progress: &Progress,
+) -> Result<(Arc<Slab>, Vec<ChunkId>), OdbError> {
+    let mut slab = odb.arena.take();
+    let mut rest = slab.bytes_mut();
+    let mut jobs = Vec::with_capacity(batch.len());
+    for piece in batch {
+        let (out, after) = rest.split_at_mut(piece.len);
+        jobs.push((*piece, out));
+        rest = after;
+    }
+    let ids = jobs
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|(piece, out)| {
+            progress.check()?;
+            let id = copy_and_hash(sources[piece.source], piece.offset, out);
+            progress.advance(piece.len as u64);
+            Ok(id)
+        })
+        .collect::<Result<_, OdbError>>()?;
+    Ok((Arc::new(slab), ids))
+}
+
+/// Fills `out` from a source and hashes it on the way.
+fn copy_and_hash(source: &dyn ByteSource, offset: usize, out: &mut [u8]) -> ChunkId {
+    let mut hasher = blake3::Hasher::new();
+    let mut at = offset;
+    for part in out.chunks_mut(FUSE_BYTES) {
+        source.copy_to(at, part);
+        hasher.update(part);
+        at += part.len();
+    }
+    ChunkId::from_bytes(*hasher.finalize().as_bytes())
+}
+
+/// Checks a chunk that is said to be there, or makes the entry of a new one.
+fn settle_one(odb: &Odb, work: Work) -> Result<Outcome, OdbError> {
+    let name = ObjectName::from(work.id);
+    if let Some(found) = work.unverified {
+        let is_equal = odb.with_chunk_at(&name, &found, |raw| Ok(raw == work.staged.bytes()));
+        if is_equal.unwrap_or(false) {
+            return Ok(Outcome::Relied(name, found.pack));
+        }
+    }
+    let mut coding = CODING.take();
+    let entry = encode(&work, &mut coding);
+    CODING.set(coding);
+    entry.map(Outcome::New)
+}
+
+/// Makes the entry of a chunk: coded if that pays, and then decoded again and compared.
+fn encode(work: &Work, coding: &mut Coding) -> Result<NewEntry, OdbError> {
+    let raw = work.staged.bytes();
+    let encoded = gradient_codec::encode_best(raw, &mut coding.scratch)?;
+    let Some(bytes) = encoded.bytes else {
+        return NewEntry::anchor(work.id, raw.len(), &[], Payload::Raw(work.staged.clone()));
+    };
+    if coding.decoded.len() < raw.len() {
+        coding.decoded.resize(raw.len(), 0);
+    }
+    let decoded = &mut coding.decoded[..raw.len()];
+    let reversed = gradient_codec::decode(&encoded.pipeline, &bytes, raw.len(), &[], decoded);
+    if reversed.is_err() || decoded != raw {
+        return Err(OdbError::CodingNotReversible { object: work.id.into() });
+    }
+    NewEntry::anchor(work.id, raw.len(), &encoded.pipeline, Payload::Coded(bytes))
+}
+
+/// Starts the thread that appends batches to the pack, creating it if there is none; it gives the pack back at the end.
+fn start_writer<'scope, 'a: 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    odb: &'a Odb,
+    pack: Option<PackBuilder<'a>>,
+    reserve: u64,
+    give_back: Sender<PackBuilder<'a>>,
+) -> WriterLane<'scope> {
+    let (sender, batches): (_, Receiver<Vec<NewEntry>>) = bounded(BATCHES_WAITING_MAX);
+    let thread = scope.spawn(move || {
+        let mut pack = match pack {
+            Some(pack) => pack,
+            None => PackBuilder::create(&*odb.storage, reserve)?,
+        };
+        for mut entries in batches {
+            pack.append(&mut entries)?;
+        }
+        // Nobody to take it back means that the transaction has failed; the pack is dropped.
+        give_back.send(pack).ok();
+        Ok(())
+    });
+    WriterLane { sender, thread }
+}

@@ -1,0 +1,150 @@
+//! The tail of a pack: everything but its entries, in one or two reads, checked whole.
+
+use gradient_object::METADATA_BYTES_MAX;
+use gradient_storage::{Storage, StorageError};
+
+use super::damaged;
+use super::frame::{FOOTER_LEN, Footer, HEADER_LEN};
+use super::index::{BlockRow, ObjectRow, PackIndex};
+use crate::{Kind, OdbError, PackId};
+
+/// Read at once from the end; the tail of most packs fits.
+const GUESS_LEN: u64 = 64 << 10;
+
+/// Blocks, index and footer of a pack, all checked against the footer's hashes.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub(crate) pack: PackId,
+    pub(crate) footer: Footer,
+    pub(crate) index: PackIndex,
+    /// From the first block on.
+    bytes: Vec<u8>,
+}
+
+impl Tail {
+    /// Reads the tail of a pack that is `file_len` bytes long.
+    ///
+    /// # Errors
+    /// - [`OdbError::PackDamaged`], [`OdbError::Unsupported`]: the pack is not as it was written.
+    /// - [`OdbError::Storage`].
+    pub(crate) fn read(storage: &dyn Storage, pack: PackId, file_len: u64) -> Result<Self, OdbError> {
+        if file_len < (HEADER_LEN + FOOTER_LEN) as u64 {
+            return Err(damaged(pack, 0, "the file is shorter than header and footer"));
+        }
+        let guess_at = file_len.saturating_sub(GUESS_LEN);
+        let mut bytes = read_range(storage, pack, guess_at, file_len)?;
+        let mut head = [0; HEADER_LEN];
+        if guess_at == 0 {
+            head.copy_from_slice(&bytes[..HEADER_LEN]);
+        } else {
+            read_into(storage, pack, 0, &mut head)?;
+        }
+        let foot = bytes.last_chunk::<FOOTER_LEN>().expect("the guess holds at least a footer");
+        let footer = Footer::decode(pack, file_len, &head, foot)?;
+        if footer.first_block < guess_at {
+            let mut whole = read_range(storage, pack, footer.first_block, guess_at)?;
+            whole.append(&mut bytes);
+            bytes = whole;
+        } else {
+            bytes.drain(..(footer.first_block - guess_at) as usize);
+        }
+        bytes.truncate(bytes.len() - FOOTER_LEN);
+        if *blake3::hash(&bytes).as_bytes() != footer.tail_hash {
+            return Err(damaged(pack, footer.first_block, "blocks and index do not hash to what the footer says"));
+        }
+        let tables_at = (footer.index_offset - footer.first_block) as usize;
+        let index = PackIndex::decode(&bytes[tables_at..], footer.counts, footer.first_block, footer.index_offset)
+            .map_err(|(at, what)| damaged(pack, footer.index_offset + at as u64, what))?;
+        bytes.truncate(tables_at);
+        Ok(Self { pack, footer, index, bytes })
+    }
+
+    /// Returns the decoded bytes of block number `number`.
+    ///
+    /// # Errors
+    /// [`OdbError::PackDamaged`]: there is no such block, or it does not decode to its raw length.
+    pub(crate) fn block(&self, number: u32) -> Result<Vec<u8>, OdbError> {
+        let Some(row) = self.index.blocks.get(number as usize) else {
+            return Err(damaged(self.pack, self.footer.index_offset, "there is no such block"));
+        };
+        let start = (row.offset - self.footer.first_block) as usize;
+        decode_block(self.pack, row, &self.bytes[start..start + row.encoded_len as usize])
+    }
+
+    /// Calls `then` with the row and bytes of every tree and commit of the kinds wanted, block by block.
+    ///
+    /// # Errors
+    /// As [`block`](Self::block); and what `then` returns.
+    pub(crate) fn for_each_metadata(
+        &self,
+        wanted: impl Fn(Kind) -> bool,
+        mut then: impl FnMut(&ObjectRow, &[u8]) -> Result<(), OdbError>,
+    ) -> Result<(), OdbError> {
+        let is_wanted = |row: &&ObjectRow| row.name.kind != Kind::Chunk && wanted(row.name.kind);
+        let mut rows: Vec<&ObjectRow> = self.index.objects.iter().filter(is_wanted).collect();
+        rows.sort_by_key(|row| (row.block, row.offset));
+        for of_block in rows.chunk_by(|a, b| a.block == b.block) {
+            let raw = self.block(of_block[0].block)?;
+            for row in of_block {
+                let start = row.offset as usize;
+                then(row, &raw[start..start + row.raw_len as usize])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Decodes a metadata block.
+///
+/// # Errors
+/// [`OdbError::PackDamaged`]: it does not decode to its raw length.
+pub(crate) fn decode_block(pack: PackId, row: &BlockRow, encoded: &[u8]) -> Result<Vec<u8>, OdbError> {
+    let raw_len = row.raw_len as usize;
+    let raw = gradient_codec::decode_metadata(encoded, raw_len, METADATA_BYTES_MAX)
+        .map_err(|error| damaged(pack, row.offset, format!("a metadata block: {error}")))?;
+    if raw.len() != raw_len {
+        return Err(damaged(pack, row.offset, "a metadata block decodes to another length"));
+    }
+    Ok(raw)
+}
+
+/// Reads the bytes from `start` to `end`, which lie within the file as it was listed.
+pub(crate) fn read_range(storage: &dyn Storage, pack: PackId, start: u64, end: u64) -> Result<Vec<u8>, OdbError> {
+    let mut bytes = vec![0; (end - start) as usize];
+    read_into(storage, pack, start, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Fills `out`; a file that ends too early is a damaged pack.
+pub(crate) fn read_into(storage: &dyn Storage, pack: PackId, offset: u64, out: &mut [u8]) -> Result<(), OdbError> {
+    match storage.read_at(&pack.key(), offset, out) {
+        Ok(()) => Ok(()),
+        Err(StorageError::Truncated { .. }) => Err(damaged(pack, offset, "the file ends too early")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A pack that was listed, with its length and what its tail is.
+pub(crate) type ReadTail = (PackId, u64, Result<Tail, OdbError>);
+
+/// Reads many tails on a few threads of its own (never rayon's: a caller may hold a lock); in the order given.
+pub(crate) fn read_all(storage: &dyn Storage, packs: &[(PackId, u64)]) -> Vec<ReadTail> {
+    /// Fewer are not worth a thread.
+    const PACKS_PER_THREAD: usize = 16;
+    let read = |packs: &[(PackId, u64)]| -> Vec<ReadTail> {
+        let tails = packs.iter();
+        tails.map(|&(pack, len)| (pack, len, Tail::read(storage, pack, len))).collect()
+    };
+    let num_threads = std::thread::available_parallelism().map_or(1, usize::from).min(packs.len() / PACKS_PER_THREAD);
+    if num_threads < 2 {
+        return read(packs);
+    }
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = packs
+            .chunks(packs.len().div_ceil(num_threads))
+            .map(|some| (some, scope.spawn(move || read(some))))
+            .collect();
+        let joined = workers.into_iter();
+        joined.flat_map(|(some, worker)| worker.join().unwrap_or_else(|_| read(some))).collect()
+    })
+}

@@ -1,0 +1,208 @@
+//! Checks one pack byte by byte, trusting nothing that is cached.
+//!
+//! | bytes            | held to                                                                       |
+//! |------------------|-------------------------------------------------------------------------------|
+//! | header, footer   | the footer's second hash; the file's name and length                          |
+//! | blocks, index    | the footer's first hash; limits, order; every tree and commit to its id       |
+//! | entries          | their rows in every field, their CRC; the decoded bytes to the chunk id       |
+//! | padding          | zero; nothing lies between entries, or between objects in a block             |
+
+use gradient_object::ChunkId;
+use rayon::prelude::*;
+
+use crate::index::Found;
+use crate::odb::damage_of;
+use crate::pack::ALIGN;
+use crate::pack::entry::{EntryHeader, entry_crc};
+use crate::pack::frame::HEADER_LEN;
+use crate::pack::index::ObjectRow;
+use crate::pack::tail::{Tail, read_range};
+use crate::{Kind, ObjectName, Odb, OdbError, PackId, Progress};
+
+/// How much of a pack is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VerifyLevel {
+    /// Header, footer, index.
+    Structure,
+    /// Also every tree and commit against its id.
+    Metadata,
+    /// Also every entry: header, CRC, decoded bytes against the id, padding.
+    Full,
+}
+
+/// One thing that is wrong in a pack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The pack.
+    pub pack: PackId,
+    /// The object, when the damage is one object's.
+    pub object: Option<ObjectName>,
+    /// Where in the pack.
+    pub offset: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What a check of one pack found.
+#[derive(Clone, Debug, Default)]
+pub struct PackReport {
+    /// Chunks that the index names.
+    pub num_chunks: u64,
+    /// Trees that the index names.
+    pub num_trees: u64,
+    /// Commits that the index names.
+    pub num_commits: u64,
+    /// Raw bytes of the chunks.
+    pub raw_len: u64,
+    /// What is wrong; empty for a healthy pack.
+    pub damage: Vec<Damage>,
+}
+
+impl Odb {
+    /// Checks a pack to a level. What is wrong with it is in the report.
+    ///
+    /// # Errors
+    /// [`OdbError::Cancelled`]; [`OdbError::Storage`] for what is no damage, such as a pack that is gone.
+    pub fn verify_pack(&self, pack: &PackId, level: VerifyLevel, progress: &Progress) -> Result<PackReport, OdbError> {
+        let len = self.storage.len(&pack.key())?;
+        let mut report = PackReport::default();
+        let tail = match Tail::read(&*self.storage, *pack, len) {
+            Ok(tail) => tail,
+            Err(error) => {
+                report.damage.push(damage_of(*pack, error)?);
+                return Ok(report);
+            }
+        };
+        for row in &tail.index.objects {
+            match row.name.kind {
+                Kind::Chunk => {
+                    report.num_chunks += 1;
+                    report.raw_len += u64::from(row.raw_len);
+                }
+                Kind::Tree => report.num_trees += 1,
+                Kind::Commit => report.num_commits += 1,
+            }
+        }
+        if level >= VerifyLevel::Metadata {
+            check_metadata(&tail, progress, &mut report.damage)?;
+        }
+        if level >= VerifyLevel::Full {
+            self.check_entries(&tail, progress, &mut report.damage)?;
+        }
+        Ok(report)
+    }
+
+    /// Returns the names of all objects of one pack, rising by kind and id.
+    ///
+    /// # Errors
+    /// [`OdbError::PackDamaged`], [`OdbError::Unsupported`], [`OdbError::Storage`].
+    pub fn pack_objects(&self, pack: &PackId) -> Result<Vec<ObjectName>, OdbError> {
+        let len = self.storage.len(&pack.key())?;
+        let tail = Tail::read(&*self.storage, *pack, len)?;
+        Ok(tail.index.objects.iter().map(|row| row.name).collect())
+    }
+
+    fn check_entries(&self, tail: &Tail, progress: &Progress, damage: &mut Vec<Damage>) -> Result<(), OdbError> {
+        let mut rows: Vec<_> = tail.index.chunks().collect();
+        rows.sort_unstable_by_key(|(row, _)| row.offset);
+        let mut position = HEADER_LEN as u64;
+        for (row, _) in &rows {
+            if row.offset != position {
+                damage.push(of_pack(tail, position, "entries do not lie one after the other"));
+            }
+            position = (row.offset + row.entry_len()).next_multiple_of(ALIGN);
+        }
+        if position != tail.footer.first_block {
+            damage.push(of_pack(tail, position, "the entries do not end where the blocks begin"));
+        }
+        let found: Vec<Option<Damage>> = rows
+            .into_par_iter()
+            .map(|(row, bases)| {
+                progress.check()?;
+                let what = self.check_entry(tail, row, bases);
+                progress.advance(u64::from(row.raw_len));
+                match what {
+                    Ok(None) => Ok(None),
+                    Ok(Some(what)) => Ok(Some(of_object(tail, row, what))),
+                    Err(error) => damage_of(tail.pack, error).map(Some),
+                }
+            })
+            .collect::<Result<_, OdbError>>()?;
+        damage.extend(found.into_iter().flatten());
+        Ok(())
+    }
+
+    /// Says what is wrong with an entry, if anything.
+    fn check_entry(&self, tail: &Tail, row: &ObjectRow, bases: &[ChunkId]) -> Result<Option<&'static str>, OdbError> {
+        let len = row.entry_len();
+        let end = (row.offset + len).next_multiple_of(ALIGN).min(tail.footer.first_block);
+        let bytes = read_range(&*self.storage, tail.pack, row.offset, end)?;
+        let (entry, padding) = bytes.split_at(len as usize);
+        let header = match EntryHeader::decode(entry) {
+            Ok(header) => header,
+            Err(what) => return Ok(Some(what)),
+        };
+        let codec = header.pipeline.last().map_or(0, |stage| stage.codec);
+        let (head, payload) = entry.split_at(header.header_len);
+        let found = Found::in_tail(tail, row);
+        Ok(
+            if ObjectName::from(header.id) != row.name
+                || (header.crc, header.header_len) != (row.crc, usize::from(row.header_len))
+                || (header.raw_len, header.encoded_len) != (row.raw_len as usize, row.encoded_len as usize)
+                || (codec, &header.bases[..]) != (row.codec, bases)
+            {
+                Some("its header says something else than its row")
+            } else if entry_crc(head, payload) != header.crc {
+                Some("its CRC is wrong")
+            } else if padding.iter().any(|byte| *byte != 0) {
+                Some("the padding behind it is not zero")
+            } else if header.pipeline.is_empty() {
+                (!row.name.is_of(payload)).then_some("its bytes do not hash to its id")
+            } else {
+                self.with_chunk_at(&row.name, &found, |_| Ok(None))?
+            },
+        )
+    }
+}
+
+/// Checks every tree and commit against its id, and that nothing else is in the blocks.
+fn check_metadata(tail: &Tail, progress: &Progress, damage: &mut Vec<Damage>) -> Result<(), OdbError> {
+    let is_metadata = |row: &&ObjectRow| row.name.kind != Kind::Chunk;
+    let mut rows: Vec<&ObjectRow> = tail.index.objects.iter().filter(is_metadata).collect();
+    rows.sort_unstable_by_key(|row| (row.block, row.offset));
+    let mut rows = rows.into_iter().peekable();
+    for (number, block) in (0..).zip(&tail.index.blocks) {
+        progress.check()?;
+        let raw = match tail.block(number) {
+            Ok(raw) => raw,
+            Err(error) => {
+                damage.push(damage_of(tail.pack, error)?);
+                while rows.next_if(|row| row.block == number).is_some() {}
+                continue;
+            }
+        };
+        let mut position = 0;
+        while let Some(row) = rows.next_if(|row| row.block == number) {
+            let start = row.offset as usize;
+            if start != position {
+                damage.push(of_object(tail, row, "it does not lie behind the object before it"));
+            }
+            position = start + row.raw_len as usize;
+            if !row.name.is_of(&raw[start..position]) {
+                damage.push(of_object(tail, row, "its bytes do not hash to its id"));
+            }
+        }
+        if position != raw.len() {
+            damage.push(of_pack(tail, block.offset, "a metadata block holds bytes of no object"));
+        }
+    }
+    Ok(())
+}
+
+fn of_pack(tail: &Tail, offset: u64, what: &str) -> Damage {
+    Damage { pack: tail.pack, object: None, offset, what: what.to_owned() }
+}
+
+fn of_object(tail: &Tail, row: &ObjectRow, what: &str) -> Damage {
+    Damage { pack: tail.pack, object: Some(row.name), offset: row.offset, what: what.to_owned() }
+}
