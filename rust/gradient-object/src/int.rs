@@ -173,3 +173,38 @@ impl fmt::Debug for Int {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_every_edge_of_64_bits() {
+        for value in [0, 1, -1, 255, -256, i64::MAX, i64::MIN] {
+            let int = Int::from(value);
+            assert_eq!(int.as_i64(), Some(value));
+            assert_eq!(int, Int::from_sign_magnitude(value < 0, &value.unsigned_abs().to_be_bytes()));
+            assert_eq!(int.as_u64(), u64::try_from(value).ok());
+            assert_eq!(format!("{int:?}"), value.to_string());
+        }
+        assert_eq!(Int::from(u64::MAX).as_u64(), Some(u64::MAX));
+        assert_eq!(Int::from(u64::MAX).as_i64(), None);
+    }
+
+    #[test]
+    fn minus_two_to_the_64_is_the_last_without_a_tag() {
+        let power = [1, 0, 0, 0, 0, 0, 0, 0, 0];
+        let last = Int::from_sign_magnitude(true, &power);
+        assert!(matches!(last.head(), Head::Small { negative: true, n: u64::MAX }));
+        assert_eq!(last.magnitude(), power);
+        assert!(matches!(Int::from_sign_magnitude(false, &power).head(), Head::Big { negative: false, .. }));
+        let next = Int::from_sign_magnitude(true, &[1, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert!(matches!(next.head(), Head::Big { negative: true, n } if n == power));
+    }
+
+    #[test]
+    fn zero_has_one_form() {
+        assert_eq!(Int::from_sign_magnitude(true, &[0, 0]), Int::from(0_u64));
+        assert!(!Int::from_sign_magnitude(true, &[]).is_negative());
+    }
+}

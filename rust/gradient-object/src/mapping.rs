@@ -117,3 +117,40 @@ impl<D> IntoIterator for Mapping<D> {
         self.entries.into_iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_of_insertion_is_part_of_equality() -> Result<(), ObjectError> {
+        let mut one: Mapping = Mapping::new();
+        one.insert("b", 1_i64)?;
+        one.insert("a", 2_i64)?;
+        let mut other = Mapping::new();
+        other.insert("a", 2_i64)?;
+        other.insert("b", 1_i64)?;
+        assert_ne!(one, other);
+        assert_eq!(one.into_entries().first().map(|(key, _)| key.clone()), Some(Key::from("b")));
+        Ok(())
+    }
+
+    #[test]
+    fn a_key_is_a_duplicate_by_its_bytes_alone() -> Result<(), ObjectError> {
+        let mut mapping: Mapping = Mapping::new();
+        mapping.insert(Key::Float(0.0), "zero")?;
+        mapping.insert(Key::Float(-0.0), "minus zero")?;
+        mapping.insert(Key::Float(f64::NAN), "nan")?;
+        mapping.insert(Key::from(0_i64), "int")?;
+        mapping.insert(Key::Bool(false), "bool")?;
+        mapping.insert(Key::Bytes(b"a".to_vec()), "bytes")?;
+        mapping.insert("a", "text")?;
+        assert_eq!(mapping.len(), 7);
+        assert_eq!(mapping.get("a"), Some(&Value::from("text")));
+        assert_eq!(mapping.get_key(&Key::Float(-0.0)), Some(&Value::from("minus zero")));
+        let again = mapping.insert(Key::Float(f64::NAN), "again");
+        assert!(matches!(again, Err(ObjectError::Duplicate { what: "key", .. })));
+        assert_eq!(mapping.get_key(&Key::Float(f64::NAN)), Some(&Value::from("nan")));
+        Ok(())
+    }
+}

@@ -144,3 +144,43 @@ impl Tensor<TensorData> {
         Err(ObjectError::LengthMismatch { what, expected, actual: actual as u64 })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(dtype: &str, shape: &[u64]) -> Tensor<()> {
+        Tensor { flavor: Flavor::Torch, dtype: dtype.to_owned(), shape: shape.to_vec(), order: None, data: () }
+    }
+
+    #[test]
+    fn counts_bytes_and_chunks_at_their_edges() {
+        for (shape, raw_len, num_chunks) in [
+            (&[][..], 4, 0),
+            (&[0, u64::MAX, u64::MAX], 0, 0),
+            (&[63], 252, 0),
+            (&[64], 256, 1),
+            (&[1 << 18], 1 << 20, 1),
+            (&[(1 << 18) + 1], (1 << 20) + 4, 2),
+            (&[1 << 31, 1 << 30], 1 << 63, 1 << 43),
+        ] {
+            let tensor = tensor("float32", shape);
+            assert_eq!((tensor.raw_len(), tensor.num_chunks()), (Ok(raw_len), Ok(num_chunks)), "{shape:?}");
+        }
+        assert!(matches!(tensor("float32", &[1 << 62]).raw_len(), Err(ObjectError::BadShape { .. })));
+    }
+
+    #[test]
+    fn takes_every_order_but_the_row_major_one() {
+        let takes = |order: &[u32]| is_order(order, 3);
+        assert!(takes(&[0, 2, 1]) && takes(&[2, 1, 0]) && takes(&[1, 2, 0]));
+        for bad in
+            [&[0, 1, 2][..], &[0, 0, 1], &[1, 0], &[2, 1, 1], &[3, 1, 0], &[1, 0, 2, 3], &[u32::MAX, 1, 0], &[64, 1, 0]]
+        {
+            assert!(!takes(bad), "{bad:?}");
+        }
+        let descending: Vec<u32> = (0..64).rev().collect();
+        assert!(is_order(&descending, 64));
+        assert!(!is_order(&[], 0) && !is_order(&[0], 1));
+    }
+}

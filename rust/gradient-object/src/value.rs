@@ -212,3 +212,60 @@ impl<D> From<TreeId> for Value<D> {
         Self::Subtree(id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Flavor;
+
+    fn tensor(data: u32) -> Value<u32> {
+        Value::Tensor(Tensor {
+            flavor: Flavor::Torch,
+            dtype: "uint8".to_owned(),
+            shape: vec![u64::from(data)],
+            order: None,
+            data,
+        })
+    }
+
+    #[test]
+    fn tensors_come_in_the_order_of_insertion_in_both_walks() {
+        let mut mapping = Mapping::new();
+        for (key, data) in [("z", 1), ("a", 2), ("m", 3)] {
+            assert!(mapping.insert(key, Value::List(vec![tensor(data)])).is_ok());
+        }
+        let value = Value::Named {
+            name: Name::Quantized,
+            value: Box::new(Value::Tuple(vec![tensor(0), Value::Map(mapping)])),
+            extra: Box::new(tensor(4)),
+        };
+        let mut seen = Vec::new();
+        value.for_each_tensor(&mut |tensor| seen.push(tensor.data));
+        assert_eq!(seen, [0, 1, 2, 3, 4]);
+        let mut next = 0;
+        let mapped = value.map_data(&mut |bare, data| {
+            assert_eq!((bare.shape[0], data), (u64::from(next), next));
+            next += 1;
+            if data < 9 { Ok(i64::from(data) * 10) } else { Err(data) }
+        });
+        let mut seen = Vec::new();
+        if let Ok(value) = &mapped {
+            value.for_each_tensor(&mut |tensor| seen.push(tensor.data));
+        }
+        assert_eq!(seen, [0, 10, 20, 30, 40]);
+        let failed: Result<Value<()>, u32> = tensor(9).map_data(&mut |_, data| Err(data));
+        assert_eq!(failed, Err(9));
+    }
+
+    #[test]
+    fn sets_are_equal_in_any_order_and_floats_by_their_bits() {
+        let set = |items: [f64; 2], frozen| -> Value {
+            let items = items.into_iter().map(Value::Float).collect();
+            Value::Set { frozen, items }
+        };
+        assert_eq!(set([1.0, f64::NAN], false), set([f64::NAN, 1.0], false));
+        assert_ne!(set([1.0, f64::NAN], false), set([1.0, f64::NAN], true));
+        assert_ne!(set([0.0, 1.0], false), set([-0.0, 1.0], false));
+        assert_ne!(Value::<TensorData>::List(vec![]), Value::Tuple(vec![]));
+    }
+}
