@@ -1,0 +1,116 @@
+"""Models: parameters and buffers, persistent or not, what is tied, and what `get_extra_state` gives."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from gradient._core import Alias
+from gradient.errors import InvalidInputError
+from gradient.state import tensors
+from gradient.state.part import Capture, Mapping, Part
+from gradient.state.plan import Phase
+from gradient.state.unflatten import to_torch
+
+if TYPE_CHECKING:
+    from gradient._types import ModelState
+    from gradient.state.names import ModelNames, ModuleTensors
+    from gradient.state.plan import RestorePlan
+
+
+class ModelPart(Part):
+    """One model, by its canonical names.
+
+    Args:
+        name: The component's name.
+        model: The module, wrapped or not.
+        model_state: With "trainable" a restore does not write parameters that need no gradient: it compares them,
+            bit for bit, and a difference is a mismatch.
+
+    Raises:
+        InvalidInputError: It is no `torch.nn.Module`.
+    """
+
+    section = "model"
+
+    def __init__(self, name: str, model: nn.Module, *, model_state: ModelState = "all") -> None:
+        super().__init__(name)
+        if not isinstance(model, nn.Module):
+            raise InvalidInputError(f"{self.where} is {type(model).__name__} and no torch.nn.Module")
+        self.model = model
+        self._keeps_frozen = model_state == "trainable"
+
+    def capture(self, capture: Capture) -> Mapping:
+        """See `Part.capture`."""
+        walked = capture.names.models[self.name]
+        flat = capture.flattener(self.section, self.name)
+        held = {name: flat.tensor(tensor, ("tensors", name)) for name, tensor in walked.tensors.items()}
+        # On its own: what a module gives may be its parameters again, and comes back to it as new tensors.
+        flat = capture.flattener(self.section, self.name)
+        extra = {name: flat.value(module.get_extra_state(), ("extra", name)) for name, module in _with_extra(walked)}
+        return {"tensors": held, "extra": extra}
+
+    def compare(self, mapping: Mapping, plan: RestorePlan, names: ModelNames) -> None:
+        """See `Part.compare`."""
+        walked = names.models[self.name]
+        stored = mapping["tensors"]
+        both = plan.compare_names(self.where, walked.tensors, stored)
+        resolved = {name: self._resolve(stored, name) for name in both}
+        self._compare_ties(walked, resolved, plan)
+        frozen = set()
+        if self._keeps_frozen:
+            frozen = {name for name in walked.parameters if not walked.tensors[name].requires_grad}
+        reordered = 0
+        for name in both:
+            tensor, node = walked.tensors[name], stored[resolved[name]]
+            if name in frozen:
+                self._compare_frozen(node, tensor, f"{self.where}/{name}", plan)
+                continue
+            plan.write(node, tensor, f"{self.where}/{name}")
+            if tensors.fits(node, tensor) and tensors.order_of(tensor) != node.order:
+                reordered += 1
+        if reordered:
+            plan.messages.append(
+                f"{self.where}: {reordered} tensors have another memory format than in the commit; the script's stays"
+            )
+        self._compare_extra(mapping["extra"], walked, plan)
+
+    def _resolve(self, stored: dict[str, Any], name: str) -> str:
+        node = stored[name]
+        return str(node.path[-1]) if type(node) is Alias else name
+
+    def _compare_ties(self, walked: ModuleTensors, resolved: dict[str, str], plan: RestorePlan) -> None:
+        here: dict[object, str] = {}
+        there: dict[str, str] = {}
+        for name, target in resolved.items():
+            first_here = here.setdefault(tensors.identity(walked.tensors[name]), name)
+            first_there = there.setdefault(target, name)
+            if first_here == first_there:
+                continue
+            if first_there == name:
+                plan.changed.append(f"{self.where}/{name}: tied to {first_here} here, not in the commit")
+            else:
+                plan.changed.append(f"{self.where}/{name}: tied to {first_there} in the commit, not here")
+
+    def _compare_frozen(self, node: Any, tensor: Tensor, where: str, plan: RestorePlan) -> None:
+        if node.numpy or not tensors.fits(node, tensor):
+            plan.write(node, tensor, where)
+        elif not tensors.same_bits(to_torch(node), tensor):
+            plan.changed.append(f"{where}: frozen, and not what the commit was trained on (model_state='trainable')")
+
+    def _compare_extra(self, stored: dict[str, Any], walked: ModuleTensors, plan: RestorePlan) -> None:
+        here = dict(_with_extra(walked))
+        values = plan.values(self.section, self.name)
+        extra = f"{self.where}/extra state of"
+        both = set(plan.compare_names(extra, here, stored))
+        for name, node in stored.items():
+            value = values.value(node, ("extra", name))
+            if name in both:
+                plan.then(Phase.STATE, partial(here[name].set_extra_state, value))
+
+
+def _with_extra(walked: ModuleTensors) -> list[tuple[str, nn.Module]]:
+    plain = nn.Module.get_extra_state
+    return [(name, module) for name, module in walked.modules.items() if type(module).get_extra_state is not plain]

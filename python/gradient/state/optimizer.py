@@ -1,0 +1,220 @@
+"""Optimizers: their state and groups read and written directly, with parameters by name.
+
+Never through `Optimizer.load_state_dict`: it casts state to the parameter's dtype, replaces groups and Tensor learning
+rates, and takes `fused` from the commit. Classes that override it know better; those are in `optimizer_override.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gradient._core import Alias
+from gradient.errors import InvalidInputError
+from gradient.state import tensors
+from gradient.state.groups import compare_keys, match_groups, overrides, stored_keys
+from gradient.state.part import Capture, Mapping, Part
+from gradient.state.paths import Path, refused
+from gradient.state.plan import Phase
+from gradient.state.unflatten import Unflattener
+
+if TYPE_CHECKING:
+    from gradient._core import StoredTensor
+    from gradient.state.groups import GroupPair
+    from gradient.state.names import ModelNames
+    from gradient.state.plan import RestorePlan
+
+_HOSTED = frozenset({"step", "mu_product"})
+"""Counters that torch's optimizers keep on the CPU unless `capturable` or `fused` asks for the device."""
+
+
+class OptimizerPart(Part):
+    """One optimizer.
+
+    Args:
+        name: The component's name.
+        optimizer: The optimizer; its hyper-parameters at this moment are the script's, to which `reset` goes back.
+
+    Raises:
+        InvalidInputError: It is no `torch.optim.Optimizer`.
+    """
+
+    section = "optim"
+
+    def __init__(self, name: str, optimizer: Optimizer) -> None:
+        super().__init__(name)
+        if not isinstance(optimizer, Optimizer):
+            raise InvalidInputError(
+                f"{self.where} is {type(optimizer).__name__} and no torch.optim.Optimizer",
+                hint="register(name, obj) keeps anything with state_dict and load_state_dict",
+            )
+        self.optimizer = optimizer
+        self._script = [_values(group) for group in optimizer.param_groups]
+
+    def capture(self, capture: Capture) -> Mapping:
+        """See `Part.capture`."""
+        optimizer = self.optimizer
+        named, loose = capture.names.groups(self.name, optimizer.param_groups)
+        if loose:
+            capture.notes.append(
+                f"{self.where}: {len(loose)} parameters are in no attached model; they are kept with the optimizer as "
+                f"{', '.join(loose[:3])}{', ...' if len(loose) > 3 else ''}"
+            )
+        flat = capture.flattener(self.section, self.name)
+        groups = []
+        for number, (group, names) in enumerate(zip(optimizer.param_groups, named, strict=True)):
+            path = ("groups", number)
+            groups.append(
+                {key: names if key == "params" else flat.value(group[key], (*path, key)) for key in stored_keys(group)}
+            )
+        by_name = self._by_name(named)
+        mapping: Mapping = {"groups": groups}
+        if loose:
+            mapping["tensors"] = {name: flat.tensor(by_name[name], ("tensors", name)) for name in loose}
+        self._check_state_keys(by_name)
+        self._check_shared(by_name, capture.names)
+        mapping["state"] = {
+            name: {key: flat.value(item, ("state", name, key)) for key, item in optimizer.state[parameter].items()}
+            for name, parameter in by_name.items()
+            if optimizer.state.get(parameter)
+        }
+        return mapping
+
+    def compare(self, mapping: Mapping, plan: RestorePlan, names: ModelNames) -> None:
+        """See `Part.compare`."""
+        named, loose = names.groups(self.name, self.optimizer.param_groups)
+        by_name = self._by_name(named)
+        pairs = match_groups(self.where, mapping["groups"], self.optimizer.param_groups, named, plan)
+        compare_keys(self.where, pairs, self.optimizer.defaults, plan)
+        held = mapping.get("tensors", {})
+        for name in plan.compare_names(f"{self.where}/tensors", loose, held):
+            node = held[name]
+            plan.write(
+                held[node.path[-1]] if type(node) is Alias else node, by_name[name], f"{self.where}/tensors/{name}"
+            )
+        groups_of = {
+            name: group for group, names_ in zip(self.optimizer.param_groups, named, strict=True) for name in names_
+        }
+        builder = Unflattener(self.section, self.name, partial(self._place, plan, by_name, groups_of, pairs))
+        rebuilt = [
+            {key: builder.value(node, ("groups", pair.stored_index, key)) for key, node in pair.stored.items()}
+            for pair in pairs
+        ]
+        state = {
+            name: {key: builder.value(node, ("state", name, key)) for key, node in values.items()}
+            for name, values in mapping["state"].items()
+            if name in by_name
+        }
+        plan.then(Phase.STATE, partial(self._set_state, by_name, state))
+        overrides(pairs, plan)
+        plan.then(Phase.GROUPS, partial(self._set_groups, pairs, rebuilt, plan.hyperparameters))
+
+    def reset(self) -> None:
+        """Forget all state and go back to the script's hyper-parameters, as they were when the optimizer was added."""
+        self.optimizer.state.clear()
+        for group, script in zip(self.optimizer.param_groups, self._script, strict=False):
+            for key in group.keys() - script.keys() - {"params"}:
+                del group[key]
+            for key, value in script.items():
+                live = group.get(key)
+                if isinstance(value, Tensor) and isinstance(live, Tensor):
+                    tensors.copy_bits(live, value)
+                else:
+                    group[key] = copy.deepcopy(value)
+
+    def _place(
+        self,
+        plan: RestorePlan,
+        by_name: dict[str, Tensor],
+        groups_of: dict[str, dict[str, Any]],
+        pairs: list[GroupPair],
+        stored: StoredTensor,
+        path: Path,
+    ) -> Any:
+        """Give the tensor that a stored one goes to: the live one if it fits, else a new one where torch wants it."""
+        if path[0] == "groups":
+            live = next((pair.group.get(str(path[2])) for pair in pairs if pair.stored_index == path[1]), None)
+            writes = plan.hyperparameters == "commit" and len(path) == 3
+            device = live.device if isinstance(live, Tensor) else torch.device("cpu")
+            dtype, like = None, None
+        else:
+            name = str(path[1])
+            parameter, group = by_name[name], groups_of[name]
+            live = self.optimizer.state.get(parameter, {}).get(path[2])
+            writes = len(path) == 3
+            device, dtype = _wanted(path[2], stored, parameter, group)
+            like = parameter
+        if writes and isinstance(live, Tensor) and plan.can_write(stored, live):
+            plan.write(stored, live, f"{self.where}/{'/'.join(map(str, path))}")
+            return live
+        if stored.numpy:
+            return plan.make(stored)
+        return plan.make_on(stored, device, dtype=dtype, like=like)
+
+    def _set_state(self, by_name: dict[str, Tensor], state: dict[str, dict[Any, Any]]) -> None:
+        for name, parameter in by_name.items():
+            values = state.get(name)
+            if values:
+                live = self.optimizer.state[parameter]
+                live.clear()
+                live.update(values)
+            else:
+                self.optimizer.state.pop(parameter, None)
+
+    def _set_groups(self, pairs: list[GroupPair], rebuilt: list[dict[str, Any]], hyperparameters: str) -> None:
+        for pair, values in zip(pairs, rebuilt, strict=True):
+            for key, value in values.items():
+                if key != "params" and (hyperparameters == "commit" or key not in pair.group):
+                    pair.group[key] = value
+
+    def _by_name(self, named: list[list[str]]) -> dict[str, Tensor]:
+        groups = self.optimizer.param_groups
+        pairs = zip((name for names in named for name in names), (p for g in groups for p in g["params"]), strict=True)
+        return dict(pairs)
+
+    def _check_state_keys(self, by_name: dict[str, Tensor]) -> None:
+        known = {id(parameter) for parameter in by_name.values()}
+        state: dict[object, object] = {**self.optimizer.state}
+        for key, value in state.items():
+            if id(key) not in known and not (isinstance(value, dict) and not value):
+                what = "a tensor that is in none of its groups" if isinstance(key, Tensor) else repr(key)
+                raise refused(f"{self.where}/state", f"state for {what} can not be stored: it is kept by parameter")
+
+    def _check_shared(self, by_name: dict[str, Tensor], names: ModelNames) -> None:
+        """Refuse state that is the parameter's own memory: it would come back as a copy."""
+        owned = {p.untyped_storage()._cdata for p in (*names.every_parameter(), *by_name.values()) if _has_storage(p)}
+        for name, parameter in by_name.items():
+            for key, value in (self.optimizer.state.get(parameter) or {}).items():
+                if isinstance(value, Tensor) and _has_storage(value) and value.untyped_storage()._cdata in owned:
+                    raise refused(
+                        f"{self.where}/state/{name}/{key}", "it shares its memory with a parameter", hint=None
+                    )
+
+
+def _values(group: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for key, value in group.items()
+        if key != "params"
+    }
+
+
+def _wanted(
+    key: object, stored: StoredTensor, parameter: Tensor, group: dict[str, Any]
+) -> tuple[torch.device, torch.dtype | None]:
+    """Say where new state goes, and as what: a step counter as `fused` and `capturable` want it, else as committed."""
+    on_device = bool(group.get("capturable") or group.get("fused"))
+    if key in _HOSTED and len(stored.shape) == 0:
+        if not on_device:
+            return torch.device("cpu"), None
+        return parameter.device, torch.float32 if key == "step" else None
+    return parameter.device, None
+
+
+def _has_storage(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_meta and type(tensor) in (Tensor, torch.nn.Parameter)

@@ -1,0 +1,198 @@
+"""Torch tensors as the leaves of a commit, bit for bit: dtypes, memory order, raw bytes, who shares memory.
+
+Bytes are always moved through integers of the element's width: no float copy gets a chance to touch a NaN.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradient._core import TensorLeaf
+from gradient.state.paths import refused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gradient._types import ReadableTensor
+
+Bytes = NDArray[np.uint8]
+Identity = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
+
+
+_NAMES = (
+    "bool", "uint8", "int8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu",
+    "float4_e2m1fn_x2", "uint16", "int16", "float16", "bfloat16", "uint32", "int32", "float32", "complex32", "uint64",
+    "int64", "float64", "complex64", "complex128",
+)  # fmt: skip
+DTYPES: dict[torch.dtype, str] = {getattr(torch, name): name for name in _NAMES if hasattr(torch, name)}
+"""Dtypes that a commit can hold (`docs/format/objects.md`), as far as the installed torch has them."""
+
+_BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_EXACT = frozenset({Tensor, torch.nn.Parameter})
+_LATER = "it comes with a later release; until then store `tensor.to_dense()`, `.dequantize()` or a clone instead"
+
+
+def check(tensor: Tensor, where: str) -> None:
+    """Refuse what a commit can not hold yet.
+
+    Raises:
+        InvalidInputError: A subclass, a sparse, quantized, nested, conjugated, negated or meta tensor, or a dtype
+            that is not in `DTYPES`; the message names `where`.
+    """
+    kind = type(tensor)
+    if kind not in _EXACT:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        raise refused(where, f"a tensor of class {name} is not supported", hint=_LATER)
+    if tensor.layout is not torch.strided:
+        raise refused(
+            where, f"a tensor of layout {str(tensor.layout).removeprefix('torch.')} is not supported", hint=_LATER
+        )
+    for found, what in (
+        (tensor.is_quantized, "a quantized tensor is not supported"),
+        (tensor.is_nested, "a nested tensor is not supported"),
+        (tensor.is_meta, "a meta tensor has no elements"),
+        (tensor.is_conj(), "a conjugated view is not supported; `tensor.resolve_conj()` makes a plain tensor"),
+        (tensor.is_neg(), "a negated view is not supported; `tensor.resolve_neg()` makes a plain tensor"),
+        (tensor._is_zerotensor(), "a ZeroTensor is not supported"),
+        (torch._is_functional_tensor(tensor), "a functional tensor is not supported"),
+    ):
+        if found:
+            raise refused(where, what, hint=_LATER)
+    if tensor.dtype not in DTYPES:
+        raise refused(
+            where, f"a tensor of dtype {str(tensor.dtype).removeprefix('torch.')} is not supported", hint=_LATER
+        )
+
+
+def leaf(tensor: Tensor, where: str) -> TensorLeaf:
+    """Describe a tensor for a commit.
+
+    A contiguous tensor on the CPU is not copied: the leaf looks at its memory. Any other is gathered first.
+
+    Raises:
+        InvalidInputError: See `check`.
+    """
+    check(tensor, where)
+    return TensorLeaf(DTYPES[tensor.dtype], tuple(tensor.shape), raw(tensor).data, order=order_of(tensor))
+
+
+def raw(tensor: Tensor) -> Bytes:
+    """Give the elements in row-major order of the shape as bytes; a view of the memory where that is possible."""
+    bits = as_integers(tensor.detach())
+    if not bits.is_contiguous():
+        bits = bits.contiguous()
+    if bits.device.type != "cpu":
+        bits = bits.cpu()
+    array: NDArray[np.generic] = bits.numpy()
+    return array.reshape(-1).view(np.uint8)
+
+
+def as_integers(tensor: Tensor) -> Tensor:
+    """View the elements as integers of their width; complex128 as pairs."""
+    width = tensor.dtype.itemsize
+    if width == 16:
+        tensor, width = torch.view_as_real(tensor), 8
+    return tensor.view(_INTEGERS[width])
+
+
+def order_of(tensor: Tensor) -> tuple[int, ...] | None:
+    """Give the dimensions from the largest to the smallest stride; None for row-major and for not dense ones."""
+    if tensor.is_contiguous():
+        return None
+    return dense_order(tensor.shape, tensor.stride(), 1)
+
+
+def dense_order(shape: Sequence[int], strides: Sequence[int], unit: int) -> tuple[int, ...] | None:
+    """Sort the dimensions by stride; None unless the elements fill their memory without gaps."""
+    order = sorted(range(len(shape)), key=lambda dim: (-strides[dim], dim))
+    expected = unit
+    for dim in reversed(order):
+        if shape[dim] != 1 and strides[dim] != expected:
+            return None
+        expected *= shape[dim]
+    return tuple(order)
+
+
+def identity(tensor: Tensor) -> Identity:
+    """Name the memory and how it is looked at: equal for two tensors that are the same one."""
+    storage = tensor.untyped_storage()._cdata
+    return (storage, int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def extent(tensor: Tensor) -> tuple[int, int]:
+    """Give the first byte in the storage and the one after the last; empty tensors have an empty range."""
+    width = tensor.dtype.itemsize
+    start = int(tensor.storage_offset()) * width
+    if tensor.numel() == 0:
+        return start, start
+    reach: int = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return start, start + (reach + 1) * width
+
+
+def overlaps_itself(tensor: Tensor) -> bool:
+    """Tell whether two elements may share memory, as in an expanded tensor: it can not be written."""
+    if tensor.is_contiguous() or tensor.numel() == 0:
+        return False
+    dims = sorted(zip(tensor.stride(), tensor.shape, strict=True))
+    reach = 0
+    for stride, length in dims:
+        if length == 1:
+            continue
+        if stride <= reach:
+            return True
+        reach += stride * (length - 1)
+    return False
+
+
+def empty(stored: ReadableTensor, *, device: torch.device | None = None) -> Tensor:
+    """Make a tensor of the stored one's dtype, shape and memory order; its elements are not set.
+
+    Raises:
+        InvalidInputError: The installed torch has no such dtype.
+    """
+    dtype = _BY_NAME.get(stored.dtype)
+    if dtype is None:
+        raise refused("restore", f"this torch has no dtype {stored.dtype}", code="unknown-dtype", hint="update torch")
+    if stored.order is None:
+        return torch.empty(stored.shape, dtype=dtype, device=device)
+    base = torch.empty([stored.shape[dim] for dim in stored.order], dtype=dtype, device=device)
+    return base.permute(inverse(stored.order))
+
+
+def inverse(order: Sequence[int]) -> list[int]:
+    """Invert a permutation."""
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+def copy_bits(target: Tensor, source: Tensor) -> None:
+    """Copy elements of one dtype and shape bit for bit, whatever the strides and devices; bumps the version."""
+    with torch.no_grad():
+        as_integers(target.detach()).copy_(as_integers(source.detach()))
+
+
+def same_bits(left: Tensor, right: Tensor) -> bool:
+    """Compare dtype, shape and every bit of the elements."""
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    return bool(np.array_equal(raw(left), raw(right)))
+
+
+def described(tensor: Tensor) -> str:
+    """Show dtype and shape as errors do: `float32 [4, 3]`."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def stored_described(stored: ReadableTensor) -> str:
+    """Show the dtype and shape of a tensor of a commit."""
+    return f"{stored.dtype} {list(stored.shape)}"
+
+
+def fits(stored: ReadableTensor, tensor: Tensor) -> bool:
+    """Tell whether dtype and shape are the stored tensor's."""
+    return DTYPES.get(tensor.dtype) == stored.dtype and tuple(tensor.shape) == tuple(stored.shape)

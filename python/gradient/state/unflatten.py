@@ -1,0 +1,126 @@
+"""Nodes of a commit as Python values again; the tensors in them are filled when the plan's jobs are read."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradient._core import Alias, Named, StoredTensor
+from gradient.errors import CorruptionError
+from gradient.state import arrays, tensors
+from gradient.state.paths import Path, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Make = Callable[[StoredTensor, Path], Any]
+
+_FACTORIES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, dict)}
+
+
+class Unflattener:
+    """Rebuilds the values of one component, in the order in which they were flattened.
+
+    Args:
+        section: The component's section, for errors.
+        name: The component's name.
+        make: Gives the tensor or array for a stored one; called once for each, aliases share it.
+    """
+
+    def __init__(self, section: str, name: str, make: Make) -> None:
+        self._where = (section, name)
+        self._make = make
+        self._made: dict[Path, Any] = {}
+
+    def value(self, node: Any, path: Path) -> Any:
+        """Rebuild the value at `path`.
+
+        Raises:
+            CorruptionError: The node is none that this version knows, or an alias of nothing.
+        """
+        kind = type(node)
+        if kind is StoredTensor:
+            made = self._made[path] = self._make(node, path)
+            return made
+        if kind is Alias:
+            return self.alias(node, path)
+        if kind is dict:
+            return {key: self.value(item, (*path, key)) for key, item in node.items()}
+        if kind is list:
+            return [self.value(item, (*path, index)) for index, item in enumerate(node)]
+        if kind is tuple:
+            return tuple([self.value(item, (*path, index)) for index, item in enumerate(node)])
+        if kind is Named:
+            return self._named(node, path)
+        return node
+
+    def alias(self, node: Alias, path: Path) -> Any:
+        """Give the tensor that an alias means.
+
+        Raises:
+            CorruptionError: There is none at its path, or not before this one.
+        """
+        target = tuple(node.path)
+        if target not in self._made:
+            raise CorruptionError(
+                f"{shown(*self._where, path)} is an alias of {shown(*self._where, target)}, where no tensor is",
+                code="bad-alias",
+            )
+        return self._made[target]
+
+    def _named(self, node: Named, path: Path) -> Any:
+        if node.name == "numpy-scalar":
+            return arrays.scalar_from(_as(bytes, node.value), _as(str, node.extra))
+        value = self.value(node.value, path)
+        if node.name == "ordered-dict":
+            return OrderedDict(value)
+        if node.name == "counter":
+            # Not Counter(value): that one would add up, which is the same only for a fresh one.
+            counter: Counter[Any] = Counter()
+            dict.update(counter, value)
+            return counter
+        if node.name == "default-dict":
+            return defaultdict(None if node.extra is None else _FACTORIES[_as(str, node.extra)], value)
+        if node.name == "deque":
+            return deque(value, None if node.extra is None else _as(int, node.extra))
+        raise CorruptionError(
+            f"{shown(*self._where, path)} is a {node.name}, which this version can not restore",
+            code="unsupported-value",
+            hint="update gradient",
+        )
+
+
+def to_torch(stored: StoredTensor) -> Tensor:
+    """Make a torch tensor of a tensor or array of a commit, in new memory on the CPU.
+
+    Args:
+        stored: A leaf as `_core.Repository.component` gives it.
+
+    Returns:
+        The tensor with the dtype, shape and memory order it was committed with.
+
+    Raises:
+        CorruptionError: Its bytes are not what was committed.
+        InvalidInputError: The installed torch has no such dtype.
+    """
+    if stored.numpy:
+        array = arrays.empty(stored)
+        data = np.frombuffer(stored.bytes(), dtype=array.dtype.newbyteorder("<"))
+        return torch.from_numpy(data.reshape(stored.shape).astype(array.dtype.newbyteorder("=")))
+    made = tensors.empty(stored)
+    if stored.nbytes:
+        flat = torch.frombuffer(bytearray(stored.bytes()), dtype=torch.uint8)
+        tensors.copy_bits(made, flat.view(made.dtype).reshape(made.shape))
+    return made
+
+
+def _as(kind: type[Any], value: object) -> Any:
+    if type(value) is not kind:
+        raise CorruptionError(
+            f"a named value holds {type(value).__name__} instead of {kind.__name__}", code="bad-value"
+        )
+    return value
