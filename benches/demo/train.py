@@ -1,7 +1,7 @@
 """Train a small GPT on the sources of Python's standard library, committing the whole run as it goes.
 
-An ordinary training script: the four lines that have to do with Gradient are marked. It is started by `run.py`, by hand,
-or by `gradient resume latest -- python train.py`.
+An ordinary training script: the four lines that have to do with Gradient are marked. It is started by `run.py`, by
+hand, or by `gradient resume latest -- python train.py`.
 
     python train.py --workspace demo --repo by_hand
 """
