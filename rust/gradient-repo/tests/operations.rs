@@ -1,0 +1,164 @@
+//! Operations: undo and redo, folding, writers that slept through a fold, damaged heads.
+
+mod support;
+
+use std::sync::Arc;
+
+use gradient_repo::{Checkout, ErrorClass, Head, OperationLog, Published, RepoError, Target};
+use gradient_storage::{Durability, Folder, Key, Storage};
+use support::{Line, new, reopen};
+
+#[test]
+fn every_move_of_a_ref_is_taken_back_and_made_again() {
+    let (storage, repo) = new();
+    let mut line = Line::new(&repo, "main");
+    let one = line.commit(1, 1).commit;
+    let two = line.commit(2, 2).commit;
+    repo.create_branch("exp", one, "").expect("a branch");
+    repo.create_tag("v1", two).expect("a tag");
+    repo.rename_branch("exp", "trial").expect("renamed");
+    repo.delete_branch("trial", "").expect("deleted");
+    repo.delete_tag("v1").expect("deleted");
+    repo.checkout(&Checkout::Commit(one)).expect("moved");
+    let mut states = vec![repo.refs().expect("refs")];
+    for _ in 0..8 {
+        let repo = reopen(&storage);
+        repo.undo().expect("something to undo");
+        states.push(repo.refs().expect("refs"));
+    }
+    assert!(states[8].0.is_empty(), "all commits undone: {:?}", states[8]);
+    assert_eq!(states[1].1, Head::Branch("main".into()));
+    assert_eq!(states[3].0.get("trial"), Some(&Target::Branch(one)));
+    let error = reopen(&storage).undo().expect_err("nothing left");
+    assert_eq!(error.class(), ErrorClass::NotFound);
+    for state in states.iter().rev().skip(1) {
+        let repo = reopen(&storage);
+        repo.redo().expect("something to redo");
+        assert_eq!(&repo.refs().expect("refs"), state);
+    }
+    assert!(reopen(&storage).redo().is_err());
+}
+
+#[test]
+fn redo_is_gone_once_a_ref_moved_again() {
+    let (_, repo) = new();
+    let one = Line::new(&repo, "main").commit(1, 1).commit;
+    repo.create_branch("exp", one, "").expect("a branch");
+    repo.undo().expect("undone");
+    repo.create_branch("other", one, "").expect("a branch");
+    assert!(matches!(repo.redo(), Err(RepoError::NothingTo { what: "redo" })));
+}
+
+#[test]
+fn the_branch_head_stands_on_is_not_deleted() {
+    let (_, repo) = new();
+    Line::new(&repo, "main").commit(1, 1);
+    assert!(matches!(repo.delete_branch("main", ""), Err(RepoError::DeletesHead { .. })));
+}
+
+#[test]
+fn folding_changes_no_answer_and_keeps_the_newest_operations() {
+    let (storage, repo) = new();
+    let one = Line::new(&repo, "main").commit(1, 1).commit;
+    for n in 0..700 {
+        repo.create_tag(&format!("t{n}"), one).expect("a tag");
+        if n % 3 == 0 {
+            repo.delete_tag(&format!("t{n}")).expect("deleted");
+        }
+    }
+    let before = repo.operations(None).expect("operations");
+    let refs = repo.refs().expect("refs");
+    repo.maintain().expect("folded");
+    let files = storage.list(Folder::Ops).expect("listed");
+    assert!(files.len() < 80, "{} files", files.len());
+    let other = reopen(&storage);
+    let after = other.operations(None).expect("operations");
+    assert_eq!(after.len(), before.len());
+    assert!(after.iter().zip(&before).all(|(a, b)| a.operation == b.operation && a.id == b.id));
+    assert_eq!(other.refs().expect("refs"), refs);
+    other.undo().expect("undo over a fold");
+    repo.create_tag("after", one).expect("a handle from before the fold goes on");
+    for n in 0..600 {
+        repo.create_tag(&format!("u{n}"), one).expect("a tag");
+    }
+    repo.maintain().expect("folded again");
+    assert_eq!(reopen(&storage).operations(None).expect("operations").len(), before.len() + 602);
+}
+
+#[test]
+fn a_writer_that_slept_through_a_fold_does_not_publish_into_the_past() {
+    let (storage, repo) = new();
+    let one = Line::new(&repo, "main").commit(1, 1).commit;
+    let log = OperationLog::new(storage.clone() as Arc<dyn Storage>);
+    let sleeping = log.head().expect("readable").expect("a head");
+    let mut late = sleeping.operation.clone();
+    late.n += 1;
+    late.previous = Some(sleeping.id);
+    for n in 0..600 {
+        repo.create_tag(&format!("t{n}"), one).expect("a tag");
+    }
+    repo.maintain().expect("folded");
+    assert!(!storage.exists(&Key::operation(late.n)).expect("looked"), "the test needs its number gone");
+    let outcome = log.publish(Some(&sleeping), late.clone()).expect("no failure");
+    assert!(matches!(outcome, Published::Lost));
+    assert!(!storage.exists(&Key::operation(late.n)).expect("looked"), "what it wrote is gone again");
+    assert_eq!(reopen(&storage).refs().expect("refs").0.len(), 601);
+}
+
+#[test]
+fn a_stale_handle_reads_on_across_a_fold() {
+    let (storage, repo) = new();
+    let one = Line::new(&repo, "main").commit(1, 1).commit;
+    let stale = reopen(&storage);
+    for n in 0..600 {
+        repo.create_tag(&format!("t{n}"), one).expect("a tag");
+    }
+    repo.maintain().expect("folded");
+    stale.create_tag("late", one).expect("published after reading on");
+    assert_eq!(reopen(&storage).refs().expect("refs").0.len(), 602);
+}
+
+#[test]
+fn a_damaged_head_is_read_past_and_not_written_past() {
+    let (storage, repo) = new();
+    let mut line = Line::new(&repo, "main");
+    let one = line.commit(1, 1).commit;
+    line.commit(2, 2);
+    let n = repo.head_state().expect("open").operation.n;
+    let whole = storage.read(&Key::operation(n), 1 << 20).expect("read");
+    for damaged in [&whole[..0], &whole[..whole.len() / 2], &[0; 64][..]] {
+        storage.replace(&Key::operation(n), damaged, Durability::Unsynced).expect("damaged");
+        let other = reopen(&storage);
+        assert_eq!(other.resolve("main", None).expect("the tip before").commit, one);
+        let error = Line::from(&other, "main", one).try_commit(3, 3, 300).expect_err("refused");
+        assert_eq!(error.class(), ErrorClass::Corruption);
+        assert_eq!(error.hint().as_deref(), Some("gradient repair"));
+    }
+    storage.replace(&Key::operation(n), &whole, Durability::Unsynced).expect("mended");
+    Line::from(&reopen(&storage), "main", one).commit(3, 3);
+}
+
+#[test]
+fn an_interrupted_init_is_finished_by_the_next_open() {
+    let (storage, repo) = new();
+    drop(repo);
+    storage.delete(&Key::operation(1)).expect("as if never written");
+    let repo = reopen(&storage);
+    assert_eq!(repo.refs().expect("refs").1, Head::Branch("main".into()));
+    Line::new(&repo, "main").commit(1, 1);
+}
+
+#[test]
+fn a_repository_of_a_newer_format_is_refused_for_what_it_is() {
+    let (storage, repo) = new();
+    drop(repo);
+    let mut file = storage.read(&Key::format(), 1 << 16).expect("read");
+    file.truncate(file.len() - 32);
+    file[4] = 9;
+    let hash = blake3::hash(&file);
+    file.extend_from_slice(hash.as_bytes());
+    storage.replace(&Key::format(), &file, Durability::Unsynced).expect("replaced");
+    let error = gradient_repo::Repository::open(storage as Arc<dyn Storage>).expect_err("refused");
+    assert_eq!(error.class(), ErrorClass::Format);
+    assert_eq!(error.facts().found.as_deref(), Some("format version 9"));
+}

@@ -1,0 +1,96 @@
+//! A repository in memory and small states to commit to it.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses a part")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gradient_object::{CommitId, Flavor, Mapping, Tensor, Value};
+use gradient_repo::{ByteSource, CommitOutcome, CommitRequest, Progress, RepoError, Repository, Staged};
+use gradient_storage::{MemoryStorage, Storage};
+
+/// A new repository in memory.
+pub(crate) fn new() -> (Arc<MemoryStorage>, Repository) {
+    let storage = Arc::new(MemoryStorage::new());
+    let repo = Repository::init(storage.clone(), "gpt", "").expect("a new repository").0;
+    (storage, repo)
+}
+
+/// The same bytes, opened by another process as it were.
+pub(crate) fn reopen(storage: &Arc<MemoryStorage>) -> Repository {
+    Repository::open(storage.clone() as Arc<dyn Storage>).expect("an intact repository")
+}
+
+/// Where a line of commits stands.
+pub(crate) struct Line<'a> {
+    pub(crate) repo: &'a Repository,
+    pub(crate) branch: String,
+    pub(crate) base: Option<CommitId>,
+    pub(crate) first: bool,
+}
+
+impl<'a> Line<'a> {
+    pub(crate) fn new(repo: &'a Repository, branch: &str) -> Self {
+        Self { repo, branch: branch.to_owned(), base: None, first: true }
+    }
+
+    pub(crate) fn from(repo: &'a Repository, branch: &str, base: CommitId) -> Self {
+        Self { repo, branch: branch.to_owned(), base: Some(base), first: true }
+    }
+
+    /// Commits a weight of `numel` float32 filled with `fill`, and goes on from there.
+    pub(crate) fn commit(&mut self, step: u64, fill: u8) -> CommitOutcome {
+        self.try_commit(step, fill, 1000).expect("a commit")
+    }
+
+    pub(crate) fn try_commit(&mut self, step: u64, fill: u8, numel: usize) -> Result<CommitOutcome, RepoError> {
+        let outcome = commit(self.repo, &self.branch, self.base, self.first, step, &vec![fill; numel * 4])?;
+        self.branch.clone_from(&outcome.branch);
+        self.base = Some(outcome.commit);
+        self.first = false;
+        Ok(outcome)
+    }
+}
+
+/// Commits one float32 tensor with these bytes.
+pub(crate) fn commit(
+    repo: &Repository,
+    branch: &str,
+    base: Option<CommitId>,
+    first: bool,
+    step: u64,
+    bytes: &Vec<u8>,
+) -> Result<CommitOutcome, RepoError> {
+    let tensor = Tensor {
+        flavor: Flavor::Torch,
+        dtype: "float32".to_owned(),
+        shape: vec![bytes.len() as u64 / 4],
+        order: None,
+        data: 0,
+    };
+    let mut tensors: Mapping<usize> = Mapping::new();
+    tensors.insert("weight", Value::Tensor(tensor)).expect("a new name");
+    let mut model: Mapping<usize> = Mapping::new();
+    model.insert("tensors", Value::Map(tensors)).expect("a new name");
+    let model: Staged = Value::Map(model);
+    let request = CommitRequest {
+        branch: branch.to_owned(),
+        base,
+        first,
+        create: false,
+        step,
+        message: format!("step {step}"),
+        metrics: Vec::new(),
+        environment: Mapping::new(),
+        sections: BTreeMap::from([("model".to_owned(), BTreeMap::from([("main".to_owned(), model)]))]),
+        sources: vec![bytes as &dyn ByteSource],
+    };
+    repo.commit(&request, &Progress::new())
+}
+
+/// The weight of a commit, read back.
+pub(crate) fn weight(repo: &Repository, commit: &CommitId) -> Vec<u8> {
+    let model = repo.component(commit, "model", "main").expect("the model");
+    let Some(Value::Map(tensors)) = model.get("tensors") else { panic!("no tensors") };
+    let Some(Value::Tensor(tensor)) = tensors.get("weight") else { panic!("no weight") };
+    repo.odb().read_tensor_bytes(tensor).expect("the bytes")
+}
