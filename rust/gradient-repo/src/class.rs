@@ -83,7 +83,7 @@ impl RepoError {
             }
             Self::Odb(OdbError::PackDamaged { pack, .. }) => facts.path = Some(format!("packs/{pack}.pack")),
             Self::Odb(OdbError::NotFound { object }) => {
-                facts.object_id = Some(CommitId::from_bytes(object.id).to_hex())
+                facts.object_id = Some(CommitId::from_bytes(object.id).to_hex());
             }
             Self::Odb(OdbError::Unsupported { found, supported, .. }) => {
                 facts.found = Some(found.to_string());

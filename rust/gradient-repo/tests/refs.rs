@@ -24,10 +24,9 @@ fn what_does_not_exist_names_the_nearest() {
     line.commit(10, 1);
     line.commit(100, 2);
     for (given, nearest) in [("main@101", "main@100"), ("mian", "main"), ("mian@10", "main@10"), ("latets", "latest")] {
-        match repo.resolve(given, None) {
-            Err(RepoError::RefNotFound { nearest: found, .. }) => assert_eq!(found[0], nearest, "{given}"),
-            other => panic!("{given}: {other:?}"),
-        }
+        let error = repo.resolve(given, None).expect_err("not there");
+        let RepoError::RefNotFound { nearest: found, .. } = &error else { unreachable!("{given}: {error}") };
+        assert_eq!(found[0], nearest, "{given}");
     }
     let error = repo.resolve("latest", Some("exp")).expect_err("no commits there");
     assert!(matches!(error, RepoError::EmptyBranch { .. }));
