@@ -143,7 +143,7 @@ impl Odb {
             .ok()
             .and_then(|bytes| CommitCache::load(bytes).ok());
         CommitRows {
-            packs: cache.iter().flat_map(|cache| cache.packs()).copied().collect(),
+            packs: cache.as_ref().map_or_else(BTreeSet::new, |cache| cache.packs().iter().copied().collect()),
             cache: cache.map(Arc::new),
             ..CommitRows::default()
         }

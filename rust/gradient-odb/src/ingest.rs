@@ -189,7 +189,7 @@ impl<'a> Transaction<'a> {
             .with_max_len(1)
             .map(|work| {
                 progress.check()?;
-                settle_one(odb, work)
+                settle_one(odb, &work)
             })
             .collect::<Result<_, OdbError>>()?;
         let mut entries = Vec::new();
@@ -300,7 +300,7 @@ fn copy_and_hash(source: &dyn ByteSource, offset: usize, out: &mut [u8]) -> Chun
 }
 
 /// Checks a chunk that is said to be there, or makes the entry of a new one.
-fn settle_one(odb: &Odb, work: Work) -> Result<Outcome, OdbError> {
+fn settle_one(odb: &Odb, work: &Work) -> Result<Outcome, OdbError> {
     let name = ObjectName::from(work.id);
     if let Some(found) = work.unverified {
         let is_equal = odb.with_chunk_at(&name, &found, |raw| Ok(raw == work.staged.bytes()));
@@ -309,7 +309,7 @@ fn settle_one(odb: &Odb, work: Work) -> Result<Outcome, OdbError> {
         }
     }
     let mut coding = CODING.take();
-    let entry = encode(&work, &mut coding);
+    let entry = encode(work, &mut coding);
     CODING.set(coding);
     entry.map(Outcome::New)
 }

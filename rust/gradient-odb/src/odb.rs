@@ -173,13 +173,12 @@ impl Odb {
         }
         let mut is_there: HashMap<PackId, bool> = HashMap::new();
         for relied in &sealed.relied {
-            let holds = match is_there.get(&relied.pack) {
-                Some(holds) => *holds,
-                None => {
-                    let holds = !self.index().is_excluded(&relied.pack) && self.storage.exists(&relied.pack.key())?;
-                    is_there.insert(relied.pack, holds);
-                    holds
-                }
+            let holds = if let Some(holds) = is_there.get(&relied.pack) {
+                *holds
+            } else {
+                let holds = !self.index().is_excluded(&relied.pack) && self.storage.exists(&relied.pack.key())?;
+                is_there.insert(relied.pack, holds);
+                holds
             };
             if !holds && !self.is_good_elsewhere(&relied.object) {
                 return Ok(false);

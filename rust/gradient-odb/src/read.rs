@@ -46,16 +46,19 @@ struct Chain {
     num_entries: u32,
 }
 
+/// A block: its pack, its number there.
+type BlockName = (PackId, u32);
+
 /// Decoded metadata blocks, and where blocks lie; the least recently used go first.
 #[derive(Debug, Default)]
 pub(crate) struct BlockCache {
-    blocks: VecDeque<((PackId, u32), Arc<Vec<u8>>)>,
+    blocks: VecDeque<(BlockName, Arc<Vec<u8>>)>,
     len: usize,
     tables: HashMap<PackId, Arc<[BlockRow]>>,
 }
 
 impl BlockCache {
-    fn get(&mut self, key: (PackId, u32)) -> Option<Arc<Vec<u8>>> {
+    fn get(&mut self, key: BlockName) -> Option<Arc<Vec<u8>>> {
         let at = self.blocks.iter().position(|(other, _)| *other == key)?;
         let found = self.blocks.remove(at)?;
         let raw = Arc::clone(&found.1);
@@ -63,7 +66,7 @@ impl BlockCache {
         Some(raw)
     }
 
-    fn insert(&mut self, key: (PackId, u32), raw: &Arc<Vec<u8>>) {
+    fn insert(&mut self, key: BlockName, raw: &Arc<Vec<u8>>) {
         self.len += raw.len();
         self.blocks.push_back((key, Arc::clone(raw)));
         while self.len > BLOCK_CACHE_BYTES_MAX

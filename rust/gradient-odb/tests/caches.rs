@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use gradient_object::{CHUNK_BYTES, CommitId};
-use gradient_odb::{MergeLimits, ObjectName, Odb};
+use gradient_odb::{MergeLimits, ObjectName, Odb, Progress};
 use gradient_storage::{Folder, Key, MemoryStorage, Storage};
 use proptest::prelude::*;
 use support::{Made, assert_restores, commit, memory, names, noise, open, overwrite};
@@ -113,7 +113,7 @@ fn merging_keeps_every_object_and_what_each_commit_added() {
         made.push(commit(&odb, &[state], &[], step).unwrap());
     }
     let before = answers(&odb, &made);
-    let merged = odb.merge_small(&limits, &Default::default()).unwrap().unwrap();
+    let merged = odb.merge_small(&limits, &Progress::new()).unwrap().unwrap();
     assert_eq!(merged.old.len(), 40 - 16, "the newest are spared");
     let oldest: BTreeSet<_> = made[..24].iter().map(|made| made.sealed.pack.unwrap()).collect();
     assert_eq!(merged.old.iter().copied().collect::<BTreeSet<_>>(), oldest);
@@ -130,10 +130,10 @@ fn merging_keeps_every_object_and_what_each_commit_added() {
         odb.refresh().unwrap();
         assert_eq!(answers(odb, &made), before);
     }
-    let report = odb.verify_pack(&merged.new, gradient_odb::VerifyLevel::Full, &Default::default()).unwrap();
+    let report = odb.verify_pack(&merged.new, gradient_odb::VerifyLevel::Full, &Progress::new()).unwrap();
     assert_eq!(report.damage, []);
     assert_eq!(report.num_commits, 24);
-    assert!(odb.merge_small(&limits, &Default::default()).unwrap().is_none());
+    assert!(odb.merge_small(&limits, &Progress::new()).unwrap().is_none());
     // What was verified before is verified still: an old state costs nothing but its commit.
     let again = commit(&odb, &[&states[0]], &[], 99).unwrap();
     assert!(again.sealed.added_len < 1000);
@@ -150,10 +150,10 @@ fn a_damaged_pack_is_not_merged_and_not_condemned() {
     let made: Vec<Made> = (0..30).map(|step| commit(&odb, &[&noise(step + 1, 900)], &[], step).unwrap()).collect();
     let broken = made[3].sealed.pack.unwrap();
     support::flip(&storage, &broken, 100);
-    let merged = odb.merge_small(&limits, &Default::default()).unwrap().unwrap();
+    let merged = odb.merge_small(&limits, &Progress::new()).unwrap().unwrap();
     assert_eq!(merged.old.len(), 30 - 16 - 1);
     assert!(!merged.old.contains(&broken));
-    let report = odb.verify_pack(&merged.new, gradient_odb::VerifyLevel::Full, &Default::default()).unwrap();
+    let report = odb.verify_pack(&merged.new, gradient_odb::VerifyLevel::Full, &Progress::new()).unwrap();
     assert_eq!(report.damage, []);
 }
 
@@ -168,7 +168,7 @@ fn a_commit_whose_chunks_moved_in_a_merge_still_holds_and_one_whose_pack_went_do
     let writer = open(&storage);
     let made = commit(&writer, &[&state], &[], 100).unwrap();
     let limits = MergeLimits { small_len: 1 << 20, num_small_max: 20, merged_len_max: 1 << 30 };
-    let merged = odb.merge_small(&limits, &Default::default()).unwrap().unwrap();
+    let merged = odb.merge_small(&limits, &Progress::new()).unwrap().unwrap();
     odb.retire(&merged.old).unwrap();
     writer.refresh().unwrap();
     writer.exclude(&merged.old);
