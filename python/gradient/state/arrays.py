@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +56,11 @@ def scalar_from(data: bytes, dtype: str) -> np.generic:
     """Make the scalar again."""
     kind = np.dtype(dtype)
     if kind.itemsize == 0:
-        return kind.type()
+        empty_text: np.generic = kind.type()
+        return empty_text
     found: Array = np.frombuffer(data, dtype=kind.newbyteorder("<")).astype(kind.newbyteorder("="))
-    return cast("np.generic", found[0])
+    scalar: np.generic = found[0]
+    return scalar
 
 
 def empty(stored: ReadableTensor) -> Array:

@@ -10,13 +10,12 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from gradient.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-
-    from torch.optim import Optimizer
 
     from gradient._types import Stateful
     from gradient.state.names import ModelNames
@@ -24,11 +23,14 @@ if TYPE_CHECKING:
     Noted = tuple[weakref.ref[Tensor], int]
 
 
+_noted: weakref.WeakKeyDictionary[Optimizer, dict[int, Noted]] = weakref.WeakKeyDictionary()
+"""What the last step of each optimizer used. It outlives a watch: whoever attaches again goes on from it."""
+
+
 class GradientWatch:
     """Watches the steps of optimizers; `close` takes every hook away again."""
 
     def __init__(self) -> None:
-        self._noted: dict[int, dict[int, Noted]] = {}
         self._undo: list[Callable[[], object]] = []
 
     def watch(self, optimizer: Optimizer) -> None:
@@ -58,7 +60,7 @@ class GradientWatch:
                 gradient: Tensor | None = parameter.grad
                 if gradient is not None:
                     noted[id(parameter)] = (weakref.ref(gradient), gradient._version)
-        self._noted[id(optimizer)] = noted
+        _noted[optimizer] = noted
 
     def check(self, optimizers: Mapping[str, Optimizer], names: ModelNames) -> list[str]:
         """Refuse gradients in flight; give a note if there are others that no optimizer uses.
@@ -91,11 +93,10 @@ class GradientWatch:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = None
-        self._noted.clear()
 
     def in_flight(self, optimizer: Optimizer, named: Iterable[Iterable[str]]) -> list[str]:
         """Name the parameters whose gradients changed since the optimizer's last step."""
-        noted = self._noted.get(id(optimizer), {})
+        noted = _noted.get(optimizer, {})
         found: list[str] = []
         for group, names in zip(optimizer.param_groups, named, strict=True):
             for parameter, name in zip(group["params"], names, strict=True):
@@ -111,4 +112,3 @@ class GradientWatch:
         """Remove every hook."""
         while self._undo:
             self._undo.pop()()
-        self._noted.clear()

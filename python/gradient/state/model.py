@@ -58,12 +58,12 @@ class ModelPart(Part):
         stored = mapping["tensors"]
         both = plan.compare_names(self.where, walked.tensors, stored)
         resolved = {name: self._resolve(stored, name) for name in both}
-        self._compare_ties(walked, resolved, plan)
+        misfits = self._compare_ties(walked, resolved, plan)
         frozen = set()
         if self._keeps_frozen:
             frozen = {name for name in walked.parameters if not walked.tensors[name].requires_grad}
         reordered = 0
-        for name in both:
+        for name in [name for name in both if name not in misfits]:
             tensor, node = walked.tensors[name], stored[resolved[name]]
             if name in frozen:
                 self._compare_frozen(node, tensor, f"{self.where}/{name}", plan)
@@ -81,7 +81,8 @@ class ModelPart(Part):
         node = stored[name]
         return str(node.path[-1]) if type(node) is Alias else name
 
-    def _compare_ties(self, walked: ModuleTensors, resolved: dict[str, str], plan: RestorePlan) -> None:
+    def _compare_ties(self, walked: ModuleTensors, resolved: dict[str, str], plan: RestorePlan) -> set[str]:
+        misfits: set[str] = set()
         here: dict[object, str] = {}
         there: dict[str, str] = {}
         for name, target in resolved.items():
@@ -89,10 +90,12 @@ class ModelPart(Part):
             first_there = there.setdefault(target, name)
             if first_here == first_there:
                 continue
+            misfits.add(name)
             if first_there == name:
                 plan.changed.append(f"{self.where}/{name}: tied to {first_here} here, not in the commit")
             else:
                 plan.changed.append(f"{self.where}/{name}: tied to {first_there} in the commit, not here")
+        return misfits
 
     def _compare_frozen(self, node: Any, tensor: Tensor, where: str, plan: RestorePlan) -> None:
         if node.numpy or not tensors.fits(node, tensor):

@@ -179,7 +179,7 @@ class OptimizerPart(Part):
 
     def _check_state_keys(self, by_name: dict[str, Tensor]) -> None:
         known = {id(parameter) for parameter in by_name.values()}
-        state: dict[object, object] = {**self.optimizer.state}
+        state: dict[Any, object] = dict(self.optimizer.state)
         for key, value in state.items():
             if id(key) not in known and not (isinstance(value, dict) and not value):
                 what = "a tensor that is in none of its groups" if isinstance(key, Tensor) else repr(key)
