@@ -28,6 +28,7 @@ test: develop ## Run every test, Rust and Python
 	$(BIN)/python -m pytest -n $(JOBS)
 
 develop: $(EXTENSION) ## Set up .venv with the release extension, editable
+	@:
 
 check: develop ## Lints and fast tests
 	cargo fmt --all --check

@@ -166,15 +166,18 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def iso(time_ns: int) -> str:
-    """Return a time as ISO 8601 in UTC, to the second."""
-    from datetime import UTC, datetime
+    """Return a time for programs: ISO 8601 in UTC, with milliseconds."""
+    return f"{_second(time_ns)}.{time_ns // 1_000_000 % 1000:03}Z"
 
-    return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+def clock(time_ns: int) -> str:
+    """Return a time for people: ISO 8601 in UTC, to the second."""
+    return _second(time_ns) + "Z"
 
 
 def when(time_ns: int) -> str:
     """Return a time for people: relative on a terminal, ISO 8601 elsewhere."""
-    return ago(time_ns, now()) if on_terminal() else iso(time_ns)
+    return ago(time_ns, now()) if on_terminal() else clock(time_ns)
 
 
 def now() -> int:
@@ -212,6 +215,12 @@ def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), indent: s
             cells.append(blank + cell if column in right else cell + blank)
         lines.append((indent + "  ".join(cells)).rstrip())
     return "\n".join(lines)
+
+
+def _second(time_ns: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _seen(cell: str) -> int:

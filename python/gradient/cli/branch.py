@@ -72,8 +72,7 @@ def _list(repo: "Repo", as_json: bool) -> None:
         _out.note(describe_head(repo) + ("" if head["commit"] else ", which has no commits yet"))
     lines = [
         (
-            "*" if name == head["branch"] else " ",
-            _out.paint(name, _out.GREEN) if name == head["branch"] else name,
+            f"* {_out.paint(name, _out.GREEN)}" if name == head["branch"] else f"  {name}",
             f"step {info.step}",
             short_id(info.id),
             _out.when(info.time_ns),

@@ -60,7 +60,7 @@ def _text(details: "CommitDetails") -> str:
         ("name", details.name),
         ("root", info.root),
         ("parents", " ".join(short_id(parent) for parent in info.parents) or "none"),
-        ("time", f"{_out.iso(info.time_ns)} ({_out.ago(info.time_ns, _out.now())})"),
+        ("time", f"{_out.clock(info.time_ns)} ({_out.ago(info.time_ns, _out.now())})"),
         ("kind", info.kind if info.mode == "exact" else f"{info.kind}, {info.mode}"),
         ("added", _out.size(info.added_bytes)),
     ]

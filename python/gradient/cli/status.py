@@ -54,8 +54,9 @@ def status(
             lines.append("data position: not captured")
         rows = [
             (
-                "*" if name == head["branch"] else " ",
-                _out.paint(f"{name}@{info.step}", _out.GREEN if name == head["branch"] else _out.BOLD),
+                f"* {_out.paint(f'{name}@{info.step}', _out.GREEN)}"
+                if name == head["branch"]
+                else f"  {name}@{info.step}",
                 short_id(info.id),
                 _out.when(info.time_ns),
                 _out.one_line(info.message),
@@ -68,3 +69,7 @@ def status(
         lines += ["", "the next training script would act on:"]
         lines += [f"  {name}={value}" for name, value in pending.items()]
     _out.data("\n".join(lines))
+
+
+def _marked(text: str, is_head: bool) -> str:
+    return f"* {_out.paint(text, _out.GREEN)}" if is_head else f"  {text}"

@@ -1,0 +1,95 @@
+"""Imports go down, never up: which crate may depend on which, and who may open the compiled module."""
+
+import ast
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "python" / "gradient"
+
+# The crates of the project that a crate may depend on.
+CRATES = {
+    "gradient-codec": set(),
+    "gradient-object": set(),
+    "gradient-storage": set(),
+    "gradient-odb": {"gradient-codec", "gradient-object", "gradient-storage"},
+    "gradient-repo": {"gradient-codec", "gradient-object", "gradient-odb", "gradient-storage"},
+    "gradient-optim": {"gradient-codec"},
+    "gradient-py": {"gradient-object", "gradient-odb", "gradient-optim", "gradient-repo", "gradient-storage"},
+}
+
+
+@pytest.fixture(scope="module")
+def packages() -> dict[str, dict]:
+    command = ["cargo", "metadata", "--format-version", "1", "--no-deps", "--offline"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)
+    return {package["name"]: package for package in json.loads(done.stdout)["packages"]}
+
+
+def test_every_crate_of_the_workspace_has_its_place(packages: dict[str, dict]) -> None:
+    assert set(packages) == set(CRATES)
+
+
+@pytest.mark.parametrize("crate", CRATES)
+def test_a_crate_depends_only_on_those_below(packages: dict[str, dict], crate: str) -> None:
+    ours = {dependency["name"] for dependency in packages[crate]["dependencies"] if dependency.get("path")}
+    assert ours <= CRATES[crate]
+
+
+def test_only_the_door_to_python_knows_pyo3(packages: dict[str, dict]) -> None:
+    knowing = {name for name, package in packages.items() if any(d["name"] == "pyo3" for d in package["dependencies"])}
+    assert knowing == {"gradient-py"}
+
+
+def test_only_the_storage_crate_makes_system_calls(packages: dict[str, dict]) -> None:
+    knowing = {
+        name
+        for name, package in packages.items()
+        if any(d["name"] in ("rustix", "libc") and d["kind"] is None for d in package["dependencies"])
+    }
+    # gradient-repo asks for the host's name and the boot id, which leases carry.
+    assert knowing <= {"gradient-storage", "gradient-repo"}
+
+
+def test_unsafe_is_forbidden_in_every_crate_but_the_door() -> None:
+    for library in sorted(ROOT.glob("rust/*/src/lib.rs")):
+        if library.parts[-3] != "gradient-py":
+            assert "#![forbid(unsafe_code)]" in library.read_text(encoding="utf-8"), library
+
+
+def test_unsafe_of_the_door_is_in_one_file() -> None:
+    for source in sorted((ROOT / "rust" / "gradient-py" / "src").glob("*.rs")):
+        if source.name != "buffer.rs":
+            lines = source.read_text(encoding="utf-8").splitlines()
+            code = [line for line in lines if not line.lstrip().startswith("//")]
+            assert not any("unsafe {" in line or "unsafe fn" in line or "unsafe impl" in line for line in code), source
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("module", ["errors.py", "_types.py"])
+def test_what_lies_below_the_compiled_module_does_not_import_it(module: str) -> None:
+    assert not {name for name in imports(PACKAGE / module) if name.startswith("gradient._core")}
+
+
+def test_nothing_of_ours_imports_pickle() -> None:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        bad = imports(path) & {"pickle", "dill", "cloudpickle", "shelve", "marshal", "_pickle"}
+        assert not bad, (path, bad)
+
+
+def test_only_training_modules_import_torch() -> None:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.relative_to(PACKAGE).parts[0] not in ("engine", "state", "optim"):
+            assert not {name for name in imports(path) if name.split(".")[0] == "torch"}, path
