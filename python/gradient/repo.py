@@ -311,7 +311,7 @@ class Repo:
             AlreadyExistsError: A branch or tag has that name.
         """
         if at is None and not self.log_ends(None)[0]:
-            self.core.checkout(branch=name)
+            self.core.checkout(branch=name, create=True)
             return None
         commit_id = self.resolve(at or HEAD).id
         self.core.checkout(branch=name, create_at=commit_id)
