@@ -54,9 +54,7 @@ def status(
             lines.append("data position: not captured")
         rows = [
             (
-                f"* {_out.paint(f'{name}@{info.step}', _out.GREEN)}"
-                if name == head["branch"]
-                else f"  {name}@{info.step}",
+                _marked(f"{name}@{info.step}", name == head["branch"]),
                 short_id(info.id),
                 _out.when(info.time_ns),
                 _out.one_line(info.message),
