@@ -133,9 +133,8 @@ impl Repository {
             };
             let id = transaction.add_commit(&commit)?;
             let sealed = transaction.seal(progress)?;
-            let condemned = state.head.operation.condemned.clone();
-            for _ in 0..PUBLISH_ATTEMPTS_MAX {
-                if state.head.operation.condemned != condemned && !self.odb.still_holds(&sealed)? {
+            for attempt in 0..PUBLISH_ATTEMPTS_MAX {
+                if attempt > 0 && !self.odb.still_holds(&sealed)? {
                     break; // Something we relied on was condemned while we wrote: write it again.
                 }
                 let placement = self.place(&state.head, request, id)?;

@@ -203,8 +203,15 @@ impl Repository {
     }
 
     /// Publishes one operation; false if somebody was first. An error poisons the handle (rule D3).
+    ///
+    /// Condemned packs that no longer lie in `packs/` need no naming any more: whoever reads this operation lists the
+    /// folder again.
     pub(crate) fn publish(&self, state: &mut State, change: Change) -> Result<bool> {
-        let condemned = state.head.operation.condemned.clone();
+        let mut condemned = state.head.operation.condemned.clone();
+        if !condemned.is_empty() {
+            let present = self.odb.packs();
+            condemned.retain(|pack| present.binary_search(pack).is_ok());
+        }
         self.publish_condemning(state, change, condemned)
     }
 

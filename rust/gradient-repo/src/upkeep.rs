@@ -29,6 +29,7 @@ impl Repository {
             return Ok(());
         }
         state.commits_since_upkeep = 0;
+        self.retire_leftovers(state)?;
         self.empty_trash(state)?;
         self.sweep_temporaries(state)?;
         self.merge_packs(state)?;
@@ -62,6 +63,20 @@ impl Repository {
         self.odb.retire(&merged.old)?;
         state.trash.push((merged.old, running));
         self.empty_trash(state)
+    }
+
+    // A process that died between condemning packs and moving them leaves them in `packs/`.
+    fn retire_leftovers(&self, state: &mut State) -> Result<()> {
+        let present = self.odb.packs();
+        let mut left = state.head.operation.condemned.clone();
+        left.retain(|pack| present.binary_search(pack).is_ok());
+        if left.is_empty() {
+            return Ok(());
+        }
+        let running = state.lease.others()?;
+        self.odb.retire(&left)?;
+        state.trash.push((left, running));
+        Ok(())
     }
 
     // A condemned pack goes once every transaction that ran at its condemnation has ended. Packs that an earlier
