@@ -188,13 +188,14 @@ fn merging_small_packs_loses_nothing_and_its_condemnation_is_forgotten() {
 fn packs_whose_condemnation_outlived_their_removal_are_removed_again() {
     let (storage, repo) = new();
     let mut line = Line::new(&repo, "main");
-    let ids: Vec<_> = (0..1100_u64).map(|step| line.commit(step, (step % 251) as u8).commit).collect();
+    let mut ids: Vec<_> = (0..1000_u64).map(|step| line.commit(step, (step % 251) as u8).commit).collect();
     let packs = |storage: &MemoryStorage| -> Vec<(String, Vec<u8>)> {
         let listed = storage.list(Folder::Packs).expect("listed").into_iter();
         let read = |name: &str| storage.read(&Key::new(Folder::Packs, name).expect("a key"), 1 << 30).expect("read");
         listed.map(|file| (file.name.clone(), read(&file.name))).collect()
     };
     let before = packs(&storage);
+    ids.extend((1000..1100_u64).map(|step| line.commit(step, (step % 251) as u8).commit));
     repo.maintain().expect("merged");
     let after = packs(&storage);
     // As after a crash that lost the moves to the trash, which are not synced: the condemned packs are back.
@@ -206,10 +207,10 @@ fn packs_whose_condemnation_outlived_their_removal_are_removed_again() {
         writer.seal().expect("sealed");
         num_back += 1;
     }
-    assert!(num_back > 50, "the test needs a merge");
+    assert!(num_back > 50, "{num_back}: the test needs a merge");
     let other = reopen(&storage);
     other.maintain().expect("finished");
-    assert_eq!(storage.list(Folder::Packs).expect("listed").len(), after.len());
+    assert!(storage.list(Folder::Packs).expect("listed").len() <= after.len(), "retired, or merged again");
     other.maintain().expect("emptied");
     assert!(storage.list(Folder::Trash).expect("listed").is_empty());
     for (step, id) in ids.iter().enumerate().step_by(97) {
