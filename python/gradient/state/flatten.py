@@ -7,7 +7,6 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gradient._core import Alias, Named
@@ -15,7 +14,7 @@ from gradient.state import arrays, tensors
 from gradient.state.paths import NESTING_MAX, Path, refused, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, bytes})
 _FACTORIES = {kind: kind.__name__ for kind in (bool, int, float, complex, str, bytes, list, tuple, set, dict)}
@@ -38,6 +37,11 @@ class Flattener:
         self.tensor_bytes = 0
         # The tensors are kept: freed memory could be given to another one, which would then look like an alias.
         self._seen: dict[object, tuple[Path, object]] = {}
+        self._reserved: set[int] = set()
+
+    def reserve(self, owned: Iterable[Tensor]) -> None:
+        """Refuse from now on what is the memory of one of these: stored apart, it would come back as a copy."""
+        self._reserved = {tensors.identity(tensor)[0] for tensor in owned if tensors.is_plain(tensor)}
 
     def value(self, value: Any, path: Path) -> object:
         """Flatten one value.
@@ -47,6 +51,8 @@ class Flattener:
                 its path.
         """
         kind = type(value)
+        if kind is Tensor:
+            return self.tensor(value, path)
         if kind in _ATOMS:
             return value
         if kind is str:
@@ -57,6 +63,8 @@ class Flattener:
             return self.tensor(value, path)
         if kind is dict:
             return self._mapping(value, path)
+        if kind in (list, tuple) and _ATOMS.issuperset(map(type, value)):
+            return kind(value)
         if kind is list:
             return [self.value(item, (*path, index)) for index, item in enumerate(value)]
         if kind is tuple:
@@ -73,15 +81,17 @@ class Flattener:
         Raises:
             InvalidInputError: See `tensors.check`.
         """
-        if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided or tensor.is_nested:
+        if not tensors.is_plain(tensor):
             tensors.check(tensor, self._where(path))
         key = tensors.identity(tensor)
+        if key[0] in self._reserved:
+            raise refused(self._where(path), "it shares its memory with a parameter", hint="keep a clone instead")
         seen = self._seen.get(key)
         if seen is not None:
             return Alias(seen[0])
         self._seen[key] = (path, tensor)
         self.tensor_bytes += tensor.nbytes
-        return tensors.leaf(tensor, self._where(path))
+        return tensors.leaf(tensor)
 
     def _array(self, array: Any, path: Path) -> object:
         seen = self._seen.get(id(array))

@@ -77,7 +77,7 @@ class OptimizerPart(Part):
         if loose:
             mapping["tensors"] = {name: flat.tensor(by_name[name], ("tensors", name)) for name in loose}
         self._check_state_keys(by_name)
-        self._check_shared(by_name, capture.names)
+        flat.reserve([*capture.names.every_parameter(), *by_name.values()])
         mapping["state"] = {
             name: {key: flat.value(item, ("state", name, key)) for key, item in optimizer.state[parameter].items()}
             for name, parameter in by_name.items()
@@ -185,16 +185,6 @@ class OptimizerPart(Part):
                 what = "a tensor that is in none of its groups" if isinstance(key, Tensor) else repr(key)
                 raise refused(f"{self.where}/state", f"state for {what} can not be stored: it is kept by parameter")
 
-    def _check_shared(self, by_name: dict[str, Tensor], names: ModelNames) -> None:
-        """Refuse state that is the parameter's own memory: it would come back as a copy."""
-        owned = {p.untyped_storage()._cdata for p in (*names.every_parameter(), *by_name.values()) if _has_storage(p)}
-        for name, parameter in by_name.items():
-            for key, value in (self.optimizer.state.get(parameter) or {}).items():
-                if isinstance(value, Tensor) and _has_storage(value) and value.untyped_storage()._cdata in owned:
-                    raise refused(
-                        f"{self.where}/state/{name}/{key}", "it shares its memory with a parameter", hint=None
-                    )
-
 
 def _values(group: dict[str, Any]) -> dict[str, Any]:
     return {
@@ -214,7 +204,3 @@ def _wanted(
             return torch.device("cpu"), None
         return parameter.device, torch.float32 if key == "step" else None
     return parameter.device, None
-
-
-def _has_storage(tensor: Tensor) -> bool:
-    return tensor.layout is torch.strided and not tensor.is_meta and type(tensor) in (Tensor, torch.nn.Parameter)

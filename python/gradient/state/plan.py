@@ -90,7 +90,7 @@ class RestorePlan:
             self.changed.append(f"{where}: an expanded tensor can not be written; make it with .clone()")
             return
         target = Target(tensor, stored, where)
-        others = self._targets.setdefault(target.identity[0], [])
+        others = self._targets.setdefault(target.storage, [])
         for other in others:
             if other.identity == target.identity:
                 if other.stored.digest != stored.digest:
@@ -109,7 +109,7 @@ class RestorePlan:
         if stored.numpy or not tensors.fits(stored, tensor) or tensor.is_inference() or tensors.overlaps_itself(tensor):
             return False
         target = Target(tensor, stored, "")
-        return not any(target.meets(other) for other in self._targets.get(target.identity[0], ()))
+        return not any(target.meets(other) for other in self._targets.get(target.storage, ()))
 
     def make(self, stored: StoredTensor) -> Any:
         """Make a tensor, or an array, that the stored one will be read into."""

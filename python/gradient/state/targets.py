@@ -23,6 +23,7 @@ class Target:
         self.stored = stored
         self.where = where
         self.identity = tensors.identity(tensor)
+        self.storage = tensor.untyped_storage()._cdata
         self.extent = tensors.extent(tensor)
 
     def meets(self, other: Target) -> bool:

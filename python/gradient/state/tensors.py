@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gradient._types import ReadableTensor
 
 Bytes = NDArray[np.uint8]
-Identity = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
+Identity = tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]
 
 
 _NAMES = (
@@ -33,7 +33,15 @@ DTYPES: dict[torch.dtype, str] = {getattr(torch, name): name for name in _NAMES 
 """Dtypes that a commit can hold (`docs/format/objects.md`), as far as the installed torch has them."""
 
 _BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
+_PLAIN_KEYS = frozenset(
+    torch._C._dispatch_keys(plain).raw_repr()
+    for plain in (torch.empty(0), torch.empty(0, requires_grad=True), torch.nn.Parameter(torch.empty(0)))
+)
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_NUMPY = frozenset({
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32,
+    torch.float64, torch.complex64, torch.complex128,
+})  # fmt: skip
 _EXACT = frozenset({Tensor, torch.nn.Parameter})
 _LATER = "it comes with a later release; until then store `tensor.to_dense()`, `.dequantize()` or a clone instead"
 
@@ -70,21 +78,31 @@ def check(tensor: Tensor, where: str) -> None:
         )
 
 
-def leaf(tensor: Tensor, where: str) -> TensorLeaf:
-    """Describe a tensor for a commit.
+def is_plain(tensor: Tensor) -> bool:
+    """Tell in well under a microsecond that `check` would pass; False tells nothing.
+
+    Whatever makes a tensor special (sparse, quantized, nested, conjugated, functional, a subclass ...) has a dispatch
+    key of its own.
+    """
+    if type(tensor) not in _EXACT or tensor.dtype not in DTYPES:
+        return False
+    keys: int = torch._C._dispatch_keys(tensor).raw_repr()
+    return keys in _PLAIN_KEYS
+
+
+def leaf(tensor: Tensor) -> TensorLeaf:
+    """Describe a tensor for a commit, which `check` or `is_plain` has passed.
 
     A contiguous tensor on the CPU is not copied: the leaf looks at its memory. Any other is gathered first.
-
-    Raises:
-        InvalidInputError: See `check`.
     """
-    check(tensor, where)
     return TensorLeaf(DTYPES[tensor.dtype], tuple(tensor.shape), raw(tensor).data, order=order_of(tensor))
 
 
 def raw(tensor: Tensor) -> Bytes:
     """Give the elements in row-major order of the shape as bytes; a view of the memory where that is possible."""
-    bits = as_integers(tensor.detach())
+    plain = tensor.detach()
+    # NumPy knows most dtypes itself; the others go as integers, and so does what has to be moved.
+    bits = plain if plain.dtype in _NUMPY and plain.is_contiguous() else as_integers(plain)
     if not bits.is_contiguous():
         bits = bits.contiguous()
     if bits.device.type != "cpu":
@@ -121,8 +139,9 @@ def dense_order(shape: Sequence[int], strides: Sequence[int], unit: int) -> tupl
 
 def identity(tensor: Tensor) -> Identity:
     """Name the memory and how it is looked at: equal for two tensors that are the same one."""
-    storage = tensor.untyped_storage()._cdata
-    return (storage, int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+    # An empty tensor has no memory to tell it from others.
+    start = tensor.data_ptr() if tensor.numel() else -id(tensor.untyped_storage())
+    return (start, tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
 
 
 def extent(tensor: Tensor) -> tuple[int, int]:

@@ -14,8 +14,13 @@ from gradient.state import TrainState, rng
 
 def draw():
     return [
-        random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(3).tolist(), torch.randn(5).tolist(),
-    ]  # fmt: skip
+        random.random(),
+        random.gauss(0, 1),
+        np.random.rand(),
+        np.random.randn(),
+        torch.rand(3).tolist(),
+        torch.randn(5).tolist(),
+    ]
 
 
 def test_every_global_generator_goes_on_where_it_was(carry, put_back):
@@ -36,12 +41,12 @@ def test_the_sections_are_those_of_the_format():
 
 GENERATORS = {
     "torch": lambda seed: torch.Generator().manual_seed(seed),
-    "PCG64": lambda seed: np.random.default_rng(seed),
+    "PCG64": np.random.default_rng,
     "MT19937": lambda seed: np.random.Generator(np.random.MT19937(seed)),
     "Philox": lambda seed: np.random.Generator(np.random.Philox(seed)),
     "SFC64": lambda seed: np.random.Generator(np.random.SFC64(seed)),
-    "RandomState": lambda seed: np.random.RandomState(seed),
-    "Random": lambda seed: random.Random(seed),
+    "RandomState": np.random.RandomState,
+    "Random": random.Random,
 }
 
 
