@@ -50,7 +50,7 @@ class GradientWatch:
             return result
 
         scaler.step = noted  # type: ignore[attr-defined]
-        self._undo.append(lambda: vars(scaler).pop("step", None))
+        self._undo.append(lambda: vars(scaler).get("step") is noted and vars(scaler).pop("step"))
 
     def note(self, optimizer: Optimizer) -> None:
         """Take the present gradients of an optimizer's parameters for used."""

@@ -69,7 +69,7 @@ class ModelPart(Part):
                 self._compare_frozen(node, tensor, f"{self.where}/{name}", plan)
                 continue
             plan.write(node, tensor, f"{self.where}/{name}")
-            if tensors.fits(node, tensor) and tensors.order_of(tensor) != node.order:
+            if tensors.is_plain(tensor) and tensors.fits(node, tensor) and tensors.order_of(tensor) != node.order:
                 reordered += 1
         if reordered:
             plan.messages.append(
@@ -86,6 +86,8 @@ class ModelPart(Part):
         here: dict[object, str] = {}
         there: dict[str, str] = {}
         for name, target in resolved.items():
+            if tensors.unsupported(walked.tensors[name]) is not None:
+                continue
             first_here = here.setdefault(tensors.identity(walked.tensors[name]), name)
             first_there = there.setdefault(target, name)
             if first_here == first_there:
@@ -98,7 +100,7 @@ class ModelPart(Part):
         return misfits
 
     def _compare_frozen(self, node: Any, tensor: Tensor, where: str, plan: RestorePlan) -> None:
-        if node.numpy or not tensors.fits(node, tensor):
+        if node.numpy or tensors.unsupported(tensor) is not None or not tensors.fits(node, tensor):
             plan.write(node, tensor, where)
         elif not tensors.same_bits(to_torch(node), tensor):
             plan.changed.append(f"{where}: frozen, and not what the commit was trained on (model_state='trainable')")

@@ -110,7 +110,8 @@ class OptimizerPart(Part):
             for name, values in mapping["state"].items()
             if name in by_name
         }
-        plan.then(Phase.STATE, partial(self._set_state, by_name, state))
+        kept = {name for values in mapping["groups"] for name in values["params"]}
+        plan.then(Phase.STATE, partial(self._set_state, by_name, state, kept))
         overrides(pairs, plan)
         plan.then(Phase.GROUPS, partial(self._set_groups, pairs, rebuilt, plan.hyperparameters))
 
@@ -156,8 +157,10 @@ class OptimizerPart(Part):
             return plan.make(stored)
         return plan.make_on(stored, device, dtype=dtype, like=like)
 
-    def _set_state(self, by_name: dict[str, Tensor], state: dict[str, dict[Any, Any]]) -> None:
+    def _set_state(self, by_name: dict[str, Tensor], state: dict[str, dict[Any, Any]], kept: set[str]) -> None:
         for name, parameter in by_name.items():
+            if name not in kept:
+                continue
             values = state.get(name)
             if values:
                 live = self.optimizer.state[parameter]

@@ -78,16 +78,9 @@ class RestorePlan:
 
     def write(self, stored: StoredTensor, tensor: Tensor, where: str) -> None:
         """Plan to write a stored tensor into a live one, in place; note a difference if that can not be done."""
-        if stored.numpy or not tensors.fits(stored, tensor):
-            self.changed.append(
-                f"{where}: {tensors.stored_described(stored)} in the commit, {tensors.described(tensor)} here"
-            )
-            return
-        if tensor.is_inference():
-            self.changed.append(f"{where}: an inference tensor can not be written; make it outside inference_mode")
-            return
-        if tensors.overlaps_itself(tensor):
-            self.changed.append(f"{where}: an expanded tensor can not be written; make it with .clone()")
+        misfit = _misfit(stored, tensor)
+        if misfit is not None:
+            self.changed.append(f"{where}: {misfit}")
             return
         target = Target(tensor, stored, where)
         others = self._targets.setdefault(target.storage, [])
@@ -103,10 +96,7 @@ class RestorePlan:
 
     def can_write(self, stored: StoredTensor, tensor: object) -> bool:
         """Tell whether `write` would take this tensor as it is, and nothing else is written to its memory."""
-        if type(tensor) not in (Tensor, torch.nn.Parameter):
-            return False
-        assert isinstance(tensor, Tensor)
-        if stored.numpy or not tensors.fits(stored, tensor) or tensor.is_inference() or tensors.overlaps_itself(tensor):
+        if not isinstance(tensor, Tensor) or _misfit(stored, tensor) is not None:
             return False
         target = Target(tensor, stored, "")
         return not any(target.meets(other) for other in self._targets.get(target.storage, ()))
@@ -275,6 +265,20 @@ def chosen(known: Collection[tuple[str, str]], only: Collection[str] | None) -> 
             hint=f"sections are {', '.join(SECTIONS)}; a component is named as model/main",
         )
     return {key for key in known if key[0] in names or "/".join(key) in names}
+
+
+def _misfit(stored: StoredTensor, tensor: Tensor) -> str | None:
+    """Say why a stored tensor can not be written into a live one; None if it can."""
+    reason = None if tensors.is_plain(tensor) else tensors.unsupported(tensor)
+    if reason is not None:
+        return reason
+    if stored.numpy or not tensors.fits(stored, tensor):
+        return f"{tensors.stored_described(stored)} in the commit, {tensors.described(tensor)} here"
+    if tensor.is_inference():
+        return "an inference tensor can not be written; make it outside inference_mode"
+    if tensors.overlaps_itself(tensor):
+        return "an expanded tensor can not be written; make it with .clone()"
+    return None
 
 
 def _summary(missing: list[str], unexpected: list[str], changed: list[str]) -> str:

@@ -46,7 +46,7 @@ class SchedulerPart(Part):
                 f"{self.where} is {type(scheduler).__name__}, without state_dict and load_state_dict"
             )
         self.scheduler = scheduler
-        self._script = copy.deepcopy(scheduler.state_dict())
+        self._script = _copied(scheduler.state_dict())
 
     def capture(self, capture: Capture) -> Mapping:
         """See `Part.capture`."""
@@ -60,7 +60,13 @@ class SchedulerPart(Part):
         plan.then(Phase.SCHEDULER, partial(self.scheduler.load_state_dict, value))
 
     def reset(self) -> None:
-        """Go back to the state that the scheduler had when it was added."""
+        """Go back to the state that the scheduler had when it was added.
+
+        Raises:
+            InvalidInputError: That state could not be copied.
+        """
+        if self._script is None:
+            raise InvalidInputError(f"{self.where}: its state could not be copied when it was added, and not be reset")
         self.scheduler.load_state_dict(copy.deepcopy(self._script))
 
 
@@ -86,6 +92,14 @@ def _compare(where: str, here: Any, stored: Any, plan: RestorePlan) -> None:
                 _compare(f"{where}/{key}/{index}", mine, other, plan)
             elif (mine is None) != (other is None):
                 plan.changed.append(f"{where}/{key}/{index}: {_kind(other)} in the commit, {_kind(mine)} here")
+
+
+def _copied(state: Any) -> Any:
+    """Copy a state; None if it can not be copied, which matters only to a later reset."""
+    try:
+        return copy.deepcopy(state)
+    except Exception:
+        return None
 
 
 def _public(state: dict[str, Any]) -> list[str]:

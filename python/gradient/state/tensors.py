@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from gradient._core import TensorLeaf
 from gradient.state.paths import refused
@@ -43,7 +44,7 @@ _NUMPY = frozenset({
     torch.float64, torch.complex64, torch.complex128,
 })  # fmt: skip
 _EXACT = frozenset({Tensor, torch.nn.Parameter})
-_LATER = "it comes with a later release; until then store `tensor.to_dense()`, `.dequantize()` or a clone instead"
+_LATER = "it comes with a later release; until then keep a plain dense tensor there, or leave it out"
 
 
 def check(tensor: Tensor, where: str) -> None:
@@ -53,14 +54,20 @@ def check(tensor: Tensor, where: str) -> None:
         InvalidInputError: A subclass, a sparse, quantized, nested, conjugated, negated or meta tensor, or a dtype
             that is not in `DTYPES`; the message names `where`.
     """
+    reason = unsupported(tensor)
+    if reason is not None:
+        raise refused(where, reason, hint=_LATER)
+
+
+def unsupported(tensor: Tensor) -> str | None:
+    """Say why a commit can not hold a tensor yet; None if it can."""
     kind = type(tensor)
+    if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+        return "a lazy module's tensor has no elements before its first forward pass"
     if kind not in _EXACT:
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        raise refused(where, f"a tensor of class {name} is not supported", hint=_LATER)
+        return f"a tensor of class {kind.__module__}.{kind.__qualname__} is not supported"
     if tensor.layout is not torch.strided:
-        raise refused(
-            where, f"a tensor of layout {str(tensor.layout).removeprefix('torch.')} is not supported", hint=_LATER
-        )
+        return f"a tensor of layout {str(tensor.layout).removeprefix('torch.')} is not supported"
     for found, what in (
         (tensor.is_quantized, "a quantized tensor is not supported"),
         (tensor.is_nested, "a nested tensor is not supported"),
@@ -69,13 +76,11 @@ def check(tensor: Tensor, where: str) -> None:
         (tensor.is_neg(), "a negated view is not supported; `tensor.resolve_neg()` makes a plain tensor"),
         (tensor._is_zerotensor(), "a ZeroTensor is not supported"),
         (torch._is_functional_tensor(tensor), "a functional tensor is not supported"),
+        (tensor.dtype not in DTYPES, f"a tensor of dtype {str(tensor.dtype).removeprefix('torch.')} is not supported"),
     ):
         if found:
-            raise refused(where, what, hint=_LATER)
-    if tensor.dtype not in DTYPES:
-        raise refused(
-            where, f"a tensor of dtype {str(tensor.dtype).removeprefix('torch.')} is not supported", hint=_LATER
-        )
+            return what
+    return None
 
 
 def is_plain(tensor: Tensor) -> bool:

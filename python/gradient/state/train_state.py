@@ -213,7 +213,8 @@ class TrainState:
         plan.check()
         if only is None:
             plan.then(Phase.DONE, self._kept.clear)
-        plan.then(Phase.GRADIENTS, partial(self._watch.drop, self._optimizers(), names))
+        if any(section in ("model", "optim") for section, _ in wanted):
+            plan.then(Phase.GRADIENTS, partial(self._watch.drop, self._optimizers(), names))
         plan.then(Phase.DONE, partial(self._kept.update, kept))
         return plan
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +53,18 @@ class CarriedByRepository:
 
 
 @pytest.fixture
-def carry(tmp_path):
+def folder(tmp_path):
+    """Where the commits go: memory if there is a file system of it, for they are not here to last."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def carry(folder):
     """Make a commit of captured sections: `.available`, `.component(section, name)`, `.read_into(jobs)`."""
     count = 0
 
@@ -61,7 +74,7 @@ def carry(tmp_path):
         if not BUILT:
             return sys.modules["gradient._core"].Carried(sections)
         count += 1
-        return CarriedByRepository(sections, tmp_path / f"carried{count}")
+        return CarriedByRepository(sections, folder / f"carried{count}")
 
     return make
 

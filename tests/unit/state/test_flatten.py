@@ -148,23 +148,35 @@ REFUSED = {
     "defaultdict of a lambda": defaultdict(lambda: 0),
     "lone surrogate": "\ud800",
     "surrogate key": {"\ud800": 1},
-    "subclass": torch.nn.Parameter(torch.ones(1)).as_subclass(type("Mine", (torch.Tensor,), {})),
-    "sparse": torch.eye(2).to_sparse(),
-    "csr": torch.eye(2).to_sparse_csr(),
-    "meta": torch.empty(2, device="meta"),
-    "conjugate": torch.ones(2, dtype=torch.complex64).conj(),
-    "negative": torch.ones(2, dtype=torch.complex64).conj().imag,
-    "nested": torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]),
-    "quantized": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8),
-    "sub-byte": torch.empty(2, dtype=torch.uint4),
+}
+
+REFUSED_TENSORS = {
+    "subclass": lambda: torch.nn.Parameter(torch.ones(1)).as_subclass(type("Mine", (torch.Tensor,), {})),
+    "sparse": lambda: torch.eye(2).to_sparse(),
+    "csr": lambda: torch.eye(2).to_sparse_csr(),
+    "meta": lambda: torch.empty(2, device="meta"),
+    "conjugate": lambda: torch.ones(2, dtype=torch.complex64).conj(),
+    "negative": lambda: torch.ones(2, dtype=torch.complex64).conj().imag,
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]),
+    "quantized": lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8),
+    "sub-byte": lambda: torch.empty(2, dtype=torch.uint4),
 }
 
 
-@pytest.mark.filterwarnings("ignore")
+def refused(value):
+    with pytest.raises(InvalidInputError, match=r"extra/it/value/here/2"):
+        Flattener("extra", "it").value({"here": [1, 2, value]}, ("value",))
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_can_not_be_stored_is_refused_with_its_path(name):
-    with pytest.raises(InvalidInputError, match=r"extra/it/value/here/2"):
-        Flattener("extra", "it").value({"here": [1, 2, REFUSED[name]]}, ("value",))
+    refused(REFUSED[name])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", REFUSED_TENSORS)
+def test_a_tensor_that_can_not_be_stored_yet_is_refused_with_its_path(name):
+    refused(REFUSED_TENSORS[name]())
 
 
 def test_a_container_that_contains_itself_is_refused():

@@ -216,6 +216,14 @@ def test_an_uninitialised_parameter_is_refused_with_its_name():
         state_of(nn.LazyLinear(3)).capture()
 
 
+def test_a_model_that_was_not_yet_initialised_does_not_fit_a_commit(carry, put_back):
+    carried = carry(state_of(nn.Linear(2, 3)).capture())
+    with pytest.raises(StateMismatchError) as caught:
+        put_back(state_of(nn.LazyLinear(3)), carried)
+    assert len(caught.value.changed) == 2
+    assert "before its first forward pass" in caught.value.changed[0]
+
+
 def test_what_is_no_module_is_refused():
     with pytest.raises(InvalidInputError, match="model/main is dict"):
         state_of({"weight": torch.ones(1)})

@@ -80,6 +80,18 @@ def test_a_step_that_the_scaler_skipped_leaves_no_gradients_in_flight():
     run.state.capture()
 
 
+def test_closing_an_older_state_leaves_the_newer_one_s_watch_on_the_scaler():
+    run = Run()
+    again = TrainState()
+    again.add_optimizers({"main": run.optimizer})
+    again.add_scaler("main", run.scaler)
+    run.state.close()
+    run.step()
+    run.step(infinite=True)
+    again.capture()
+    again.close()
+
+
 def test_closing_gives_the_scaler_its_own_step_back():
     run = Run()
     assert "step" in vars(run.scaler)

@@ -134,6 +134,23 @@ def test_a_part_alone_is_restored_and_the_rest_is_named(carry, put_back):
     assert torch.get_rng_state().equal(before)
 
 
+def test_state_of_parameters_that_a_partial_commit_lacks_stays(carry, put_back):
+    run, other = Run(), Run()
+    run.step()
+    other.step()
+    mapping = dict(run.state.capture().sections["optim"]["main"])
+    assert list(mapping["state"]) == [name for name, _ in run.model.named_parameters()]
+    extra = nn.Parameter(torch.ones(2))
+    extra.grad = torch.ones(2)
+    other.optimizer.add_param_group({"params": [extra]})
+    other.optimizer.step()
+    put_back(other.state, carry(run.state.capture()), strict=False)
+    assert "exp_avg" in other.optimizer.state[extra]
+    assert other.optimizer.state[other.model[0].weight]["exp_avg"].equal(
+        run.optimizer.state[run.model[0].weight]["exp_avg"]
+    )
+
+
 def test_one_component_can_be_named_alone(carry, put_back):
     run, other = Run(), Run()
     run.step()
