@@ -1,0 +1,19 @@
+"""All benches: `make bench`. Figures depend on the machine; compare only figures of one run."""
+
+from __future__ import annotations
+
+import history
+import snapshot
+import unchanged
+from harness import describe
+
+
+def main() -> None:
+    describe()
+    snapshot.main()
+    unchanged.main()
+    history.main()
+
+
+if __name__ == "__main__":
+    main()
