@@ -65,7 +65,7 @@ def folder() -> Iterator[pathlib.Path]:
 
 
 def sync(path: pathlib.Path) -> None:
-    """fsync a file, as a durable `torch.save` has to."""
+    """Sync a file to disk, as a durable `torch.save` has to."""
     handle = os.open(path, os.O_RDONLY)
     os.fsync(handle)
     os.close(handle)
@@ -77,7 +77,9 @@ def describe() -> None:
     model = next(
         (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "unknown"
     )
-    kind = subprocess.run(["stat", "-f", "-c", "%T", str(DATA)], capture_output=True, text=True).stdout.strip()
+    kind = subprocess.run(
+        ["stat", "-f", "-c", "%T", str(DATA)], check=False, capture_output=True, text=True
+    ).stdout.strip()
     cores = len(os.sched_getaffinity(0))
     print(f"{platform.platform()}, {model}, {cores} cores, {kind} at {DATA}")
     print(f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads")

@@ -18,9 +18,9 @@ import time
 from typing import Any
 
 import numpy as np
-from harness import DATA, RUNS, alternate
 
 from gradient import _core
+from harness import DATA, RUNS, alternate
 
 COMMITS = int(os.environ.get("GRADIENT_BENCH_COMMITS", "10000"))
 TENSORS, BYTES = 8, 128 * 1024

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 import torch
+
 from train_gpt import GPT
 
 

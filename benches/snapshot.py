@@ -6,11 +6,11 @@ import pathlib
 import struct
 from typing import Any
 
-import lab
 import torch
-from harness import alternate, folder, sync, table, trajectory
 
+import lab
 from gradient import GradientEngine
+from harness import alternate, folder, sync, table, trajectory
 
 
 def attach(model: lab.GPT, optimizer: torch.optim.AdamW, workspace: pathlib.Path) -> GradientEngine:

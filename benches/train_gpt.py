@@ -1,6 +1,6 @@
 """Train a small GPT on the Python standard library and keep its whole training state as it goes.
 
-A real trajectory to measure codecs and commits on: needs torch and tokenizers, no network, about 10 minutes on two cores.
+A real trajectory to measure codecs and commits on: needs torch and tokenizers, no network, 10 minutes on two cores.
 
     python train_gpt.py --out traj                    # states at 100..105 and every 20 steps to 400, about 204 MB each
     python train_gpt.py --out traj --steps 120        # shorter
@@ -15,7 +15,7 @@ import time
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 WIDTH, LAYERS, HEADS, VOCAB, CONTEXT, BATCH = 384, 6, 6, 16384, 256, 8
 
@@ -30,9 +30,9 @@ class Block(nn.Module):
     def forward(self, x):
         batch, length, _ = x.shape
         q, k, v = self.qkv(self.ln1(x)).view(batch, length, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, WIDTH))
-        return x + self.down(F.gelu(self.up(self.ln2(x))))
+        return x + self.down(functional.gelu(self.up(self.ln2(x))))
 
 
 class GPT(nn.Module):
@@ -63,10 +63,9 @@ def corpus(folder):
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
         library = pathlib.Path(sysconfig.get_paths()["stdlib"])
-        texts = []
-        for path in sorted([*library.glob("*.py"), *library.glob("*/*.py")]):
-            if "site-packages" not in path.parts:
-                texts.append(path.read_text(encoding="utf-8", errors="replace"))
+        sources = sorted([*library.glob("*.py"), *library.glob("*/*.py")])
+        sources = [path for path in sources if "site-packages" not in path.parts]
+        texts = [path.read_text(encoding="utf-8", errors="replace") for path in sources]
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
         tokenizer.train_from_iterator(
@@ -102,7 +101,7 @@ def main():
         targets = torch.stack([ids[s + 1 : s + CONTEXT + 1] for s in starts])
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(inputs)
-        loss = F.cross_entropy(logits.float().view(-1, VOCAB), targets.view(-1))
+        loss = functional.cross_entropy(logits.float().view(-1, VOCAB), targets.view(-1))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
