@@ -14,7 +14,6 @@ from gradient.config import GradientConfig
 from gradient.engine import committing
 from gradient.engine.guards import check_single_process
 from gradient.engine.manifest import Manifest
-from gradient.engine.resets import Script
 from gradient.engine.restoring import restore_latest, restore_ref
 from gradient.engine.session import Line, Session, open_sessions
 from gradient.engine.settings import Settings, settle
@@ -59,20 +58,24 @@ def attach(
     check_single_process()
     if resume is not None:
         parse_ref(resume)
-    state, script = _claim(objects, config or GradientConfig())
-    settings = settle(workspace=workspace, repo=repo, config=config, resume=resume)
-    opened = Repo.open(settings.location.repo_path)
+    state = _claim(objects, config or GradientConfig())
+    try:
+        settings = settle(workspace=workspace, repo=repo, config=config, resume=resume)
+        opened = Repo.open(settings.location.repo_path)
+    except BaseException:
+        state.close()
+        raise
     try:
         session = Session(
             repo=opened,
             state=state,
             line=Line(_branch(opened, settings)),
-            script=script,
             manifest=Manifest(opened),
             models=tuple(named(objects.model).values()),
             strict=settings.config.strict_resume,
         )
     except BaseException:
+        state.close()
         opened.close()
         raise
     try:
@@ -93,7 +96,7 @@ def named(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {MAIN: value}
 
 
-def _claim(objects: Objects, config: GradientConfig) -> tuple[TrainState, Script]:
+def _claim(objects: Objects, config: GradientConfig) -> TrainState:
     if not named(objects.model):
         raise InvalidInputError("there is no model to attach to", code="no-model")
     state = TrainState(grads=objects.grads, model_state=config.model_state)
@@ -104,7 +107,7 @@ def _claim(objects: Objects, config: GradientConfig) -> tuple[TrainState, Script
         state.add_scaler(name, scaler)
     for name, loader in named(objects.dataloader).items():
         state.add_dataloader(name, loader)
-    return state, Script(named(objects.optimizer), named(objects.scheduler))
+    return state
 
 
 def _branch(repo: Repo, settings: Settings) -> str:

@@ -223,23 +223,26 @@ class GradientEngine(OpenEngine):
         If the commit restored last holds it already, the setter is called at once and the generators are set again.
 
         Args:
-            name: Its name in the commit.
+            name: Its name in the commit; registering it again replaces what was there.
             getter: Gives the value: numbers, texts, containers, arrays and tensors; see the docs for all of them.
             setter: Takes such a value.
         """
         with self._in_use() as session:
+            session.state.remove("extra", name)
             session.state.add_external(name, getter, setter)
             restoring.apply_late(session, "extra", name)
 
     def register(self, name: str, obj: Stateful) -> None:
         """Make an object with `state_dict` and `load_state_dict` part of every commit; else as `register_state`."""
         with self._in_use() as session:
+            session.state.remove("extra", name)
             session.state.add_object(name, obj)
             restoring.apply_late(session, "extra", name)
 
     def register_generator(self, name: str, generator: Any) -> None:
         """Make a generator of torch, NumPy or Python part of every commit; else as `register_state`."""
         with self._in_use() as session:
+            session.state.remove("rng", name)
             session.state.add_generator(name, generator)
             restoring.apply_late(session, "rng", name)
 

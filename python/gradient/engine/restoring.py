@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from gradient.engine.handle import RestoredStep
 from gradient.engine.progress import progress
-from gradient.engine.resets import seed_everything
 from gradient.engine.session import check_claimed
 from gradient.errors import CorruptionError, GradientError, InvalidInputError, NotFoundError
 from gradient.refs import LATEST
-from gradient.state import environment, restore
+from gradient.state import restore
+from gradient.state.environment import compare
 
 if TYPE_CHECKING:
     from gradient._core import Repository, Resolved
@@ -125,7 +125,7 @@ def apply_late(session: Session, section: str, name: str) -> None:
             session.blocked = f"{section}/{name} could not be set: {error}"
         raise
     if session.seed is not None:
-        seed_everything(session.seed)
+        session.state.reset_seed(session.seed)
 
 
 def sections(only: Collection[str] | None) -> list[str] | None:
@@ -162,19 +162,19 @@ def _tell(session: Session, plan: RestorePlan, resolved: Resolved) -> None:
     session.say(plan.messages)
     if plan.skipped:
         session.say([f"restored {resolved.name} without {', '.join(plan.skipped)}"])
-    differences = environment.compare(_environment(session, resolved.id), environment.describe())
+    differences = compare(_environment(session, resolved.id), session.state.environment())
     if differences:
         session.say([f"{resolved.name} was made elsewhere: {'; '.join(differences)}"])
     logger.info("restored %s (%s)", resolved.name, resolved.id[:8])
 
 
-def _environment(session: Session, commit_id: str) -> Mapping[str, Any]:
+def _environment(session: Session, commit_id: str) -> Mapping[str, object]:
     try:
         return session.repo.core.environment(commit_id)
     except GradientError as error:
         # It is there to be compared; the state itself is already back and verified.
         logger.warning("the environment of %s can not be read: %s", commit_id[:8], error)
-        return environment.describe()
+        return session.state.environment()
 
 
 def _newest_whole(core: Repository, branch: str) -> Any:

@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gradient.engine.guards import check_process, check_single_process
-from gradient.engine.resets import seed_everything
 from gradient.errors import InvalidInputError, StateMismatchError
 
 if TYPE_CHECKING:
     from gradient.engine.manifest import Manifest
-    from gradient.engine.resets import Script
     from gradient.handover import Handover
     from gradient.repo import Repo
     from gradient.state import RestorePlan, TrainState
@@ -48,7 +46,6 @@ class Session:
         repo: The repository.
         state: The objects that were attached to, and how each is captured and put back.
         line: Where commits go.
-        script: The objects as they were at attach, for resets.
         manifest: The repository's manifest.
         models: The models attached to.
         strict: Whether restores refuse what only one side has.
@@ -66,7 +63,6 @@ class Session:
     repo: Repo
     state: TrainState
     line: Line
-    script: Script
     manifest: Manifest
     models: tuple[object, ...]
     strict: bool = True
@@ -126,20 +122,19 @@ class Session:
 
     def reset_components(self, asked: Handover) -> list[tuple[str, str]]:
         """Section and name of what is reset anyway, so that no restore needs to compare or write it."""
-        optimizers = [("optim", name) for name in self.script.optimizers] if asked.reset_optimizer else []
-        schedulers = [("scheduler", name) for name in self.script.schedulers] if asked.reset_scheduler else []
-        return optimizers + schedulers
+        sections = {"optim": asked.reset_optimizer, "scheduler": asked.reset_scheduler}
+        return [(section, name) for section, name in self.state.owner() if sections.get(section, False)]
 
     def reset(self, asked: Handover) -> None:
         """Reset what is asked for; if that breaks off half-way, no commit is taken until a restore succeeds."""
         try:
             if asked.reset_optimizer:
-                self.script.reset_optimizers()
+                self.state.reset_optimizers()
             if asked.reset_scheduler:
-                self.script.reset_schedulers()
+                self.state.reset_schedulers()
             if asked.reset_seed is not None:
                 self.seed = asked.reset_seed
-                seed_everything(asked.reset_seed)
+                self.state.reset_seed(asked.reset_seed)
         except BaseException as error:
             self.blocked = f"a reset failed after the restore: {error}"
             raise
