@@ -30,7 +30,7 @@ fn main() {
     let odb = Odb::open(Arc::clone(&storage)).unwrap();
     let mut state = vec![0; len];
     let sink = Sink::new(len);
-    let mut samples: [Vec<f64>; 6] = Default::default();
+    let mut samples: [Vec<(f64, f64)>; 6] = Default::default();
     for round in 0..rounds {
         fill(&mut state, round);
         samples[0].push(timed(|| {
@@ -68,11 +68,15 @@ fn main() {
         "plain write + fsync",
     ];
     for (name, mut times) in names.iter().zip(samples) {
-        times.sort_by(f64::total_cmp);
-        let median = times[times.len() / 2];
+        times.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let median = times[times.len() / 2].0;
         let speed = len as f64 / median / 1e9;
-        let (low, high) = (times[0] * 1e3, times[times.len() - 1] * 1e3);
-        println!("{name:24} {:8.1} ms  {speed:6.2} GB/s   ({low:.1} to {high:.1})", median * 1e3);
+        let (low, high) = (times[0].0 * 1e3, times[times.len() - 1].0 * 1e3);
+        let processor = times.iter().map(|(_, processor)| processor).sum::<f64>() / times.len() as f64 * 1e3;
+        println!(
+            "{name:24} {:8.1} ms ({low:6.1} to {high:6.1}) {speed:6.2} GB/s  {processor:6.1} ms of processor",
+            median * 1e3
+        );
     }
 }
 
@@ -84,10 +88,19 @@ fn commit(odb: &Odb, state: &[u8]) -> Vec<ChunkId> {
     chunks
 }
 
-fn timed(work: impl FnOnce()) -> f64 {
-    let start = Instant::now();
+/// Returns seconds of wall clock and of processor.
+fn timed(work: impl FnOnce()) -> (f64, f64) {
+    let (start, processor) = (Instant::now(), processor_seconds());
     work();
-    start.elapsed().as_secs_f64()
+    (start.elapsed().as_secs_f64(), processor_seconds() - processor)
+}
+
+/// What all threads of this process have used, in hundredths; 0 where the system does not say.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+    ticks.sum::<f64>() / 100.0
 }
 
 /// Like weights: small floats, of which only the exponents could be compressed.

@@ -1,20 +1,16 @@
 //! The hot path of a commit: from other people's memory into entries of a pack.
 //!
-//! Sources are cut into chunks and chunks gathered into batches of one slab. Of each batch, in parallel:
+//! Sources are cut into chunks and chunks gathered into batches of 16 MiB. Of each batch, in parallel:
 //!
-//! 1. copy every chunk into the slab and hash the copy while it is in the processor's cache; nothing reads the source
-//!    again;
-//! 2. look all of them up under one lock;
-//! 3. encode what is new, decode it again and compare (rule D5); read what is there but was never verified by this
-//!    process and compare (rule D4), and write it again if it is bad.
+//! 1. copy every chunk and hash the copy while it is in the processor's cache (nothing reads the source again); look it
+//!    up; if it is known and verified, its memory serves the next chunk at once;
+//! 2. of the others, encode what is new, decode it again and compare (rule D5); read what is there but was never
+//!    verified by this process and compare (rule D4), and write it again if it is bad.
 //!
 //! New entries go, batch by batch and in order, to a thread that appends them to the pack, their payloads uncopied:
-//! the disk writes one batch while the next ones are hashed. The channel is bounded, so at most a few slabs are in
-//! flight; a slab that holds nothing new is used for the next batch at once.
+//! the disk writes one batch while the next ones are hashed. The channel is bounded, so a few batches are in flight.
 
 use std::cell::RefCell;
-use std::ops::Range;
-use std::sync::Arc;
 use std::thread::{Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -22,13 +18,17 @@ use gradient_codec::Scratch;
 use gradient_object::{CHUNK_BYTES, ChunkId};
 use rayon::prelude::*;
 
-use crate::arena::{SLAB_BYTES, Slab, StagedBytes};
+use crate::arena::StagedBytes;
 use crate::index::Found;
 use crate::pack::writer::{NewEntry, PackBuilder, Payload};
 use crate::{ByteSource, ObjectName, Odb, OdbError, PackId, Progress, Transaction};
 
-/// Copied, then hashed, at a time: fits the second-level cache beside the source.
-const FUSE_BYTES: usize = 64 << 10;
+/// Raw bytes of a batch: long enough for many threads, short enough to start the disk early.
+const BATCH_BYTES: usize = 16 << 20;
+/// The same while nothing is new.
+const KNOWN_BATCH_BYTES: usize = 64 << 20;
+/// Copied, then hashed, at a time; set by `examples/hot_path.rs`, anything from 64 KiB to a whole chunk is close.
+const FUSE_BYTES: usize = 256 << 10;
 /// Batches that may wait for the disk.
 const BATCHES_WAITING_MAX: usize = 4;
 /// Reserved beside the raw bytes of a pack, for headers and index.
@@ -53,11 +53,19 @@ struct Piece {
     len: usize,
 }
 
+/// What the index says of a staged chunk.
+enum Known {
+    /// It is in this pack, and this process has verified it there.
+    Verified(PackId),
+    /// It was not verified by this process. None: it is new.
+    No(StagedBytes, Option<Found>),
+}
+
 /// A chunk of a batch that is not known to be stored.
 struct Work {
     id: ChunkId,
     staged: StagedBytes,
-    /// Where the index says it is; it was not verified by this process.
+    /// Where the index says it is.
     unverified: Option<Found>,
 }
 
@@ -80,7 +88,7 @@ impl<'a> Transaction<'a> {
     /// An empty source has no chunks. After an error the transaction can only be dropped.
     ///
     /// # Errors
-    /// - [`OdbError::Cancelled`]: within a batch of 16 MiB.
+    /// - [`OdbError::Cancelled`]: within a batch.
     /// - [`OdbError::CodingNotReversible`]: the machine is faulty.
     /// - [`OdbError::TransactionFailed`], [`OdbError::Storage`], [`OdbError::Random`].
     pub fn add_sources(
@@ -134,16 +142,23 @@ impl<'a> Transaction<'a> {
         mut write: impl FnMut(&'a Odb, Vec<NewEntry>, u64) -> bool,
     ) -> Result<(), OdbError> {
         let mut rest: u64 = pieces.iter().map(|piece| piece.len as u64).sum();
-        for batch in batches(pieces) {
+        let mut pieces = pieces;
+        let mut batch_max = BATCH_BYTES;
+        while !pieces.is_empty() {
             progress.check()?;
-            let batch = &pieces[batch];
-            let (slab, batch_ids) = stage(self.odb, batch, sources, progress)?;
-            for (piece, id) in batch.iter().zip(&batch_ids) {
+            let (batch, after) = pieces.split_at(batch_end(pieces, batch_max));
+            pieces = after;
+            let staged = stage(self.odb, batch, sources, progress)?;
+            for (piece, (id, _)) in batch.iter().zip(&staged) {
                 ids[piece.source].push(*id);
             }
-            let entries = self.settle(batch, &slab, &batch_ids, progress)?;
+            let entries = self.settle(staged, progress)?;
             let batch_len: u64 = batch.iter().map(|piece| piece.len as u64).sum();
-            if !entries.is_empty() {
+            if entries.is_empty() {
+                // Nothing waits for the disk, and nothing is kept: threads need not meet so often.
+                batch_max = (2 * batch_max).min(KNOWN_BATCH_BYTES);
+            } else {
+                batch_max = BATCH_BYTES;
                 let new_len: u64 = entries.iter().map(|entry| entry.row.entry_len()).sum();
                 // What is mostly new so far will mostly be new.
                 let expected = if 2 * new_len >= batch_len { rest } else { new_len };
@@ -157,31 +172,16 @@ impl<'a> Transaction<'a> {
     }
 
     /// Finds out which chunks of a staged batch are new, and makes their entries.
-    fn settle(
-        &mut self,
-        batch: &[Piece],
-        slab: &Arc<Slab>,
-        ids: &[ChunkId],
-        progress: &Progress,
-    ) -> Result<Vec<NewEntry>, OdbError> {
-        let known = self.odb.look_up(ids);
+    fn settle(&mut self, batch: Vec<(ChunkId, Known)>, progress: &Progress) -> Result<Vec<NewEntry>, OdbError> {
         let mut work = Vec::new();
-        let mut position = 0;
-        for ((piece, id), known) in batch.iter().zip(ids).zip(known) {
-            let range = position..position + piece.len;
-            position = range.end;
-            if !self.seen.insert(*id) {
+        for (id, known) in batch {
+            if !self.seen.insert(id) {
                 continue;
             }
-            let unverified = match known.filter(|(found, _)| found.row.raw_len as usize == piece.len) {
-                Some((found, true)) => {
-                    self.relied.insert((*id).into(), found.pack);
-                    continue;
-                }
-                Some((found, false)) => Some(found),
-                None => None,
-            };
-            work.push(Work { id: *id, staged: StagedBytes::new(slab, range), unverified });
+            match known {
+                Known::Verified(pack) => drop(self.relied.insert(id.into(), pack)),
+                Known::No(staged, unverified) => work.push(Work { id, staged, unverified }),
+            }
         }
         let odb = self.odb;
         let outcomes: Vec<Outcome> = work
@@ -189,7 +189,7 @@ impl<'a> Transaction<'a> {
             .with_max_len(1)
             .map(|work| {
                 progress.check()?;
-                settle_one(odb, &work)
+                settle_one(odb, work)
             })
             .collect::<Result<_, OdbError>>()?;
         let mut entries = Vec::new();
@@ -208,24 +208,6 @@ impl<'a> Transaction<'a> {
     }
 }
 
-impl Odb {
-    /// Looks up many chunks for a writer; says of each whether this process has verified it where it lies.
-    fn look_up(&self, ids: &[ChunkId]) -> Vec<Option<(Found, bool)>> {
-        let found: Vec<Option<Found>> = {
-            let index = self.index();
-            ids.iter().map(|id| index.find_to_rely_on(&(*id).into())).collect()
-        };
-        let verified = self.verified();
-        let known = ids.iter().zip(found);
-        known
-            .map(|(id, found)| {
-                let name = ObjectName::from(*id);
-                found.map(|found| (found, verified.get(&name) == Some(&found.pack)))
-            })
-            .collect()
-    }
-}
-
 /// Cuts sources into chunks.
 fn cut(sources: &[&dyn ByteSource]) -> Vec<Piece> {
     let mut pieces = Vec::new();
@@ -240,51 +222,49 @@ fn cut(sources: &[&dyn ByteSource]) -> Vec<Piece> {
     pieces
 }
 
-/// Gathers pieces into batches that fit a slab.
-fn batches(pieces: &[Piece]) -> Vec<Range<usize>> {
-    let mut batches = Vec::new();
-    let mut start = 0;
+/// Says how many of the first pieces make a batch: at least one, and as many as `max` bytes hold.
+fn batch_end(pieces: &[Piece], max: usize) -> usize {
     let mut len = 0;
-    for (i, piece) in pieces.iter().enumerate() {
-        if len + piece.len > SLAB_BYTES {
-            batches.push(start..i);
-            start = i;
-            len = 0;
-        }
+    let fits = |piece: &&Piece| {
         len += piece.len;
-    }
-    if start < pieces.len() {
-        batches.push(start..pieces.len());
-    }
-    batches
+        len <= max
+    };
+    pieces.iter().take_while(fits).count().max(1)
 }
 
-/// Copies a batch into a slab, one piece after the other, and hashes the copies.
+/// Copies a batch, hashes the copies and looks them up.
 fn stage(
     odb: &Odb,
     batch: &[Piece],
     sources: &[&dyn ByteSource],
     progress: &Progress,
-) -> Result<(Arc<Slab>, Vec<ChunkId>), OdbError> {
-    let mut slab = odb.arena.take();
-    let mut rest = slab.bytes_mut();
-    let mut jobs = Vec::with_capacity(batch.len());
-    for piece in batch {
-        let (out, after) = rest.split_at_mut(piece.len);
-        jobs.push((*piece, out));
-        rest = after;
-    }
-    let ids = jobs
-        .into_par_iter()
+) -> Result<Vec<(ChunkId, Known)>, OdbError> {
+    batch
+        .par_iter()
         .with_max_len(1)
-        .map(|(piece, out)| {
+        .map(|piece| {
             progress.check()?;
-            let id = copy_and_hash(sources[piece.source], piece.offset, out);
+            let mut staged = odb.arena.take(piece.len);
+            let id = copy_and_hash(sources[piece.source], piece.offset, staged.bytes_mut());
+            let known = look_up(odb, id, staged);
             progress.advance(piece.len as u64);
-            Ok(id)
+            Ok((id, known))
         })
-        .collect::<Result<_, OdbError>>()?;
-    Ok((Arc::new(slab), ids))
+        .collect()
+}
+
+/// Looks up a staged chunk. An entry of another raw length is none of it.
+fn look_up(odb: &Odb, id: ChunkId, staged: StagedBytes) -> Known {
+    let name = ObjectName::from(id);
+    let found = odb.index().find_to_rely_on(&name);
+    let found = found.filter(|found| found.row.raw_len as usize == staged.bytes().len());
+    match found {
+        Some(found) if odb.is_verified(&name, &found) => {
+            staged.keep_for_this_thread();
+            Known::Verified(found.pack)
+        }
+        unverified => Known::No(staged, unverified),
+    }
 }
 
 /// Fills `out` from a source and hashes it on the way.
@@ -300,7 +280,7 @@ fn copy_and_hash(source: &dyn ByteSource, offset: usize, out: &mut [u8]) -> Chun
 }
 
 /// Checks a chunk that is said to be there, or makes the entry of a new one.
-fn settle_one(odb: &Odb, work: &Work) -> Result<Outcome, OdbError> {
+fn settle_one(odb: &Odb, work: Work) -> Result<Outcome, OdbError> {
     let name = ObjectName::from(work.id);
     if let Some(found) = work.unverified {
         let is_equal = odb.with_chunk_at(&name, &found, |raw| Ok(raw == work.staged.bytes()));
@@ -309,17 +289,17 @@ fn settle_one(odb: &Odb, work: &Work) -> Result<Outcome, OdbError> {
         }
     }
     let mut coding = CODING.take();
-    let entry = encode(work, &mut coding);
+    let entry = encode(work.id, work.staged, &mut coding);
     CODING.set(coding);
     entry.map(Outcome::New)
 }
 
 /// Makes the entry of a chunk: coded if that pays, and then decoded again and compared.
-fn encode(work: &Work, coding: &mut Coding) -> Result<NewEntry, OdbError> {
-    let raw = work.staged.bytes();
+fn encode(id: ChunkId, staged: StagedBytes, coding: &mut Coding) -> Result<NewEntry, OdbError> {
+    let raw = staged.bytes();
     let encoded = gradient_codec::encode_best(raw, &mut coding.scratch)?;
     let Some(bytes) = encoded.bytes else {
-        return NewEntry::anchor(work.id, raw.len(), &[], Payload::Raw(work.staged.clone()));
+        return NewEntry::anchor(id, raw.len(), &[], Payload::Raw(staged));
     };
     if coding.decoded.len() < raw.len() {
         coding.decoded.resize(raw.len(), 0);
@@ -327,9 +307,9 @@ fn encode(work: &Work, coding: &mut Coding) -> Result<NewEntry, OdbError> {
     let decoded = &mut coding.decoded[..raw.len()];
     let reversed = gradient_codec::decode(&encoded.pipeline, &bytes, raw.len(), &[], decoded);
     if reversed.is_err() || decoded != raw {
-        return Err(OdbError::CodingNotReversible { object: work.id.into() });
+        return Err(OdbError::CodingNotReversible { object: id.into() });
     }
-    NewEntry::anchor(work.id, raw.len(), &encoded.pipeline, Payload::Coded(bytes))
+    NewEntry::anchor(id, raw.len(), &encoded.pipeline, Payload::Coded(bytes))
 }
 
 /// Starts the thread that appends batches to the pack, creating it if there is none; it gives the pack back at the end.
