@@ -1,16 +1,15 @@
 """The command line: `gradient COMMAND`.
 
 `COMMANDS` is the table of commands. A command is a plain function in a module of its own, imported when it is used;
-its parameters are described with typer. Global options are read here, before typer is imported, so that
-`gradient --version` and a mistyped command answer at once.
+its parameters are declared beside them (`_params.py`). Global options come before the command and are read here.
 """
 
 import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from gradient.cli import _exit, _out
 from gradient.errors import GradientError, InvalidInputError, NotFoundError
@@ -109,10 +108,10 @@ def _run(words: list[str]) -> int:
     return _invoke.run(name, COMMANDS[name], arguments, repo)
 
 
-def load(command: Command) -> object:
+def load(command: Command) -> Callable[..., Any]:
     """Import a command's function."""
     module = importlib.import_module(f"gradient.cli.{command.module}")
-    function: object = getattr(module, command.function)
+    function: Callable[..., Any] = getattr(module, command.function)
     return function
 
 

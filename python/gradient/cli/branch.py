@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from gradient.cli import _out
 from gradient.cli._delete import delete_ref
-from gradient.cli._session import commit_fields, describe_head, head_fields
+from gradient.cli._params import Argument, flag
+from gradient.cli._session import Session, commit_fields, describe_head, head_fields
 from gradient.errors import InvalidInputError
 from gradient.refs import HEAD, short_id
 
@@ -15,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def branch(
-    ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The branch", show_default=False)] = None,
+    session: Session,
+    name: Annotated[str | None, Argument("NAME", "The branch")] = None,
     ref: Annotated[
         str | None,
-        typer.Argument(metavar="REF", help="Where a new one starts [default: HEAD]", show_default=False),
+        Argument("REF", "Where a new one starts [default: HEAD]"),
     ] = None,
-    list_all: Annotated[bool, typer.Option("--list", help="List the branches; so does no NAME")] = False,
-    rename: Annotated[bool, typer.Option("--rename", help="Rename: gradient branch --rename OLD NEW")] = False,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete: shows the plan, asks, and can be undone")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan of --delete only")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    list_all: Annotated[bool, flag("--list", "List the branches; so does no NAME")] = False,
+    rename: Annotated[bool, flag("--rename", "Rename: gradient branch --rename OLD NEW")] = False,
+    delete: Annotated[bool, flag("--delete", "Delete: shows the plan, asks, and can be undone")] = False,
+    yes: Annotated[bool, flag("--yes", "Delete without asking")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Show the plan of --delete only")] = False,
+    as_json: Annotated[bool, flag("--json", "Print one JSON document")] = False,
 ) -> None:
     """Look after branches.
 
@@ -41,12 +40,12 @@ def branch(
         raise InvalidInputError("--yes and --dry-run belong to --delete", code="usage")
     if list_all and name is not None:
         raise InvalidInputError("--list takes no names", code="usage", hint="gradient branch --list")
-    with ctx.obj.open() as repo:
+    with session.open() as repo:
         if name is None:
             _list(repo, as_json)
         elif delete:
             delete_ref(repo, "branch", name, yes=yes, dry_run=dry_run, as_json=as_json)
-        elif rename:
+        elif rename and ref is not None:
             repo.rename_branch(name, ref)
             if as_json:
                 _out.document("gradient.branch-rename/1", {"old": name, "new": ref})

@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-import typer
-
-from gradient.cli import COMMANDS, GROUPS, _out
+from gradient.cli import COMMANDS, GROUPS, _out, load
+from gradient.cli._params import Argument, Option, parameters
+from gradient.cli._session import Session
 from gradient.errors import GradientError, InvalidInputError
 
 _BASH = """\
@@ -52,9 +52,9 @@ _TAKE_REFS = {"resume", "fork", "log", "show", "diff", "branch", "checkout", "ta
 
 
 def completion(
-    ctx: typer.Context,
-    shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="The shell", show_default=False)],
-    words: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    _session: Session,
+    shell: Annotated[str, Argument("bash|zsh|fish", "The shell")],
+    words: Annotated[list[str] | None, Argument("", "", hidden=True)] = None,
 ) -> None:
     """Complete on the command line.
 
@@ -98,9 +98,8 @@ def candidates(words: list[str]) -> list[str]:
 
 
 def _options(name: str) -> list[str]:
-    from gradient.cli._invoke import build
-
-    return [option for parameter in build(name, COMMANDS[name]).params for option in parameter.opts if option[0] == "-"]
+    declared = [one.declared for one in parameters(load(COMMANDS[name]))]
+    return [option for one in declared if isinstance(one, Option) for option in one.names]
 
 
 def _refs() -> list[str]:

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from gradient.cli import _out
-from gradient.cli._session import say_notices
+from gradient.cli._params import Argument, flag
+from gradient.cli._session import Session, say_notices
 from gradient.refs import HEAD
 
 if TYPE_CHECKING:
@@ -42,17 +41,17 @@ class ComponentDiff:
 
 
 def diff(
-    ctx: typer.Context,
-    old: Annotated[str, typer.Argument(metavar="A", help="One commit", show_default=False)],
-    new: Annotated[str, typer.Argument(metavar="B", help="The other [default: HEAD]", show_default=False)] = HEAD,
-    stat: Annotated[bool, typer.Option("--stat", help="One line a component")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    session: Session,
+    old: Annotated[str, Argument("A", "One commit")],
+    new: Annotated[str, Argument("B", "The other [default: HEAD]")] = HEAD,
+    stat: Annotated[bool, flag("--stat", "One line a component")] = False,
+    as_json: Annotated[bool, flag("--json", "Print one JSON document")] = False,
 ) -> None:
     """Compare two states.
 
     Each line names what was added (+), removed (-) or changed (~) from A to B. Equal root hashes mean equal states.
     """
-    with ctx.obj.open() as repo:
+    with session.open() as repo:
         ends = [repo.resolve(old), repo.resolve(new)]
         roots = [repo.core.commit_info(end.id).root for end in ends]
         parts = compare(repo, ends[0].id, ends[1].id) if roots[0] != roots[1] else []

@@ -2,26 +2,23 @@
 
 from typing import Annotated
 
-import typer
-
 from gradient import _core
 from gradient.cli import _out
 from gradient.cli._child import hand_over
-from gradient.cli._session import say_notices
+from gradient.cli._params import Argument, Option, flag
+from gradient.cli._session import Session, say_notices
 from gradient.errors import AlreadyExistsError
 from gradient.handover import SEED_MAX, Handover
 from gradient.refs import short_id
 
 
 def fork(
-    ctx: typer.Context,
-    from_ref: Annotated[str, typer.Argument(metavar="FROM", help="The commit to start from", show_default=False)],
-    new_branch: Annotated[str, typer.Argument(metavar="NEW", help="The new branch", show_default=False)],
-    reset_optimizer: Annotated[bool, typer.Option("--reset-optimizer", help="Start with an empty optimizer")] = False,
-    reset_scheduler: Annotated[bool, typer.Option("--reset-scheduler", help="Start the scheduler anew")] = False,
-    seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", min=0, max=SEED_MAX, help="Seed Python, NumPy and torch")
-    ] = None,
+    session: Session,
+    from_ref: Annotated[str, Argument("FROM", "The commit to start from")],
+    new_branch: Annotated[str, Argument("NEW", "The new branch")],
+    reset_optimizer: Annotated[bool, flag("--reset-optimizer", "Start with an empty optimizer")] = False,
+    reset_scheduler: Annotated[bool, flag("--reset-scheduler", "Start the scheduler anew")] = False,
+    seed: Annotated[int | None, Option(("--seed",), "Seed Python, NumPy and torch", "N", min=0, max=SEED_MAX)] = None,
 ) -> int:
     """Fork a run.
 
@@ -31,7 +28,6 @@ def fork(
 
     The exit code is the script's. Without a command the variables that would be set are printed.
     """
-    session = ctx.obj
     location = session.locate()
     with session.open() as repo:
         resolved = repo.resolve(from_ref)

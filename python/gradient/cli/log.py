@@ -2,23 +2,19 @@
 
 from typing import Annotated, Literal
 
-import typer
-
 from gradient.cli import _out
+from gradient.cli._params import Argument, Option, flag
+from gradient.cli._session import Session
 
 
 def log(
-    ctx: typer.Context,
-    ref: Annotated[
-        str | None, typer.Argument(metavar="REF|A..B", help="Where to start [default: HEAD]", show_default=False)
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("-n", "--limit", metavar="N", min=0, help="Show at most N commits")
-    ] = None,
-    oneline: Annotated[bool, typer.Option("--oneline", help="One line a commit")] = False,
-    graph: Annotated[bool, typer.Option("--graph", help="Draw the lines of descent")] = False,
-    all_refs: Annotated[bool, typer.Option("--all", help="Start at every branch and tag")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    session: Session,
+    ref: Annotated[str | None, Argument("REF|A..B", "Where to start [default: HEAD]")] = None,
+    limit: Annotated[int | None, Option(("-n", "--limit"), "Show at most N commits", "N", min=0)] = None,
+    oneline: Annotated[bool, flag("--oneline", "One line a commit")] = False,
+    graph: Annotated[bool, flag("--graph", "Draw the lines of descent")] = False,
+    all_refs: Annotated[bool, flag("--all", "Start at every branch and tag")] = False,
+    as_json: Annotated[bool, flag("--json", "Print one JSON document")] = False,
 ) -> None:
     """Show commits.
 
@@ -26,7 +22,7 @@ def log(
     leads to B but not to A.
     """
     style: Literal["full", "oneline", "json"] = "json" if as_json else "oneline" if oneline else "full"
-    with ctx.obj.open() as repo:
+    with session.open() as repo:
         text = repo.render_log(
             ref,
             all_refs=all_refs,

@@ -2,22 +2,21 @@
 
 from typing import Annotated
 
-import typer
-
 from gradient.cli import _out
-from gradient.cli._session import describe_changes, describe_head, operation_fields
+from gradient.cli._params import flag
+from gradient.cli._session import Session, describe_changes, describe_head, operation_fields
 
 
 def redo(
-    ctx: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    session: Session,
+    as_json: Annotated[bool, flag("--json", "Print one JSON document")] = False,
 ) -> None:
     """Redo an operation.
 
     Branches, tags and HEAD become again what they were before gradient undo. Once something else changed, nothing is
     left to redo.
     """
-    with ctx.obj.open() as repo:
+    with session.open() as repo:
         operation = repo.redo()
         head = describe_head(repo)
     if as_json:

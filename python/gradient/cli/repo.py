@@ -2,20 +2,19 @@
 
 from typing import Annotated
 
-import typer
-
 from gradient import workspace
 from gradient.cli import _out
+from gradient.cli._params import Argument, Option, flag
+from gradient.cli._session import Session
 from gradient.cli.workspace import find_root, repos
 from gradient.errors import GradientError
 
 
 def init(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Its folder in the workspace", show_default=False)],
-    description: Annotated[
-        str | None, typer.Option("-d", "--description", metavar="TEXT", help="What it is for")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    _session: Session,
+    name: Annotated[str, Argument("NAME", "Its folder in the workspace")],
+    description: Annotated[str | None, Option(("-d", "--description"), "What it is for", "TEXT")] = None,
+    as_json: Annotated[bool, flag("--json", "Print one JSON document")] = False,
 ) -> None:
     """Make a repository.
 
@@ -39,10 +38,9 @@ def init(
 
 
 def list_repos(
-    path: Annotated[
-        str, typer.Option("--path", metavar="PATH", help="Look here and above [default: here]", show_default=False)
-    ] = ".",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    _session: Session,
+    path: Annotated[str, Option(("--path",), "Look here and above [default: here]", "PATH")] = ".",
+    as_json: Annotated[bool, flag("--json", "Print one JSON document")] = False,
 ) -> None:
     """List repositories.
 

@@ -2,18 +2,17 @@
 
 from typing import Annotated
 
-import typer
-
 from gradient.cli import _out
 from gradient.cli._child import hand_over
-from gradient.cli._session import say_notices
+from gradient.cli._params import Argument
+from gradient.cli._session import Session, say_notices
 from gradient.handover import Handover
 from gradient.refs import parse_ref, short_id
 
 
 def resume(
-    ctx: typer.Context,
-    ref: Annotated[str, typer.Argument(metavar="REF", help="The commit to go on from", show_default=False)],
+    session: Session,
+    ref: Annotated[str, Argument("REF", "The commit to go on from")],
 ) -> int:
     """Resume a run.
 
@@ -24,7 +23,6 @@ def resume(
     A ref that names a branch (main, main@100) goes on there; otherwise the script's branch, or HEAD's, is taken.
     The exit code is the script's. Without a command the variables that would be set are printed.
     """
-    session = ctx.obj
     location = session.locate()
     with session.open() as repo:
         resolved = repo.resolve(ref)

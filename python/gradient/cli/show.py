@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from gradient.cli import _out
-from gradient.cli._session import commit_fields, say_notices
+from gradient.cli._params import Argument, flag
+from gradient.cli._session import Session, commit_fields, say_notices
 from gradient.refs import HEAD, short_id
 
 if TYPE_CHECKING:
@@ -13,16 +12,16 @@ if TYPE_CHECKING:
 
 
 def show(
-    ctx: typer.Context,
-    ref: Annotated[str, typer.Argument(metavar="REF", help="The commit [default: HEAD]", show_default=False)] = HEAD,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    session: Session,
+    ref: Annotated[str, Argument("REF", "The commit [default: HEAD]")] = HEAD,
+    as_json: Annotated[bool, flag("--json", "Print one JSON document")] = False,
 ) -> None:
     """Show a commit.
 
     The root hash covers the whole training state and nothing else: two runs with the same one are equal. No tensor data
     is read.
     """
-    with ctx.obj.open() as repo:
+    with session.open() as repo:
         details = repo.show(ref)
     say_notices(details.notices)
     if as_json:

@@ -2,24 +2,23 @@
 
 from typing import Annotated
 
-import typer
-
 from gradient import handover
 from gradient.cli import _out
-from gradient.cli._session import commit_fields, describe_head, head_fields
+from gradient.cli._params import flag
+from gradient.cli._session import Session, commit_fields, describe_head, head_fields
 from gradient.refs import short_id
 
 
 def status(
-    ctx: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    session: Session,
+    as_json: Annotated[bool, flag("--json", "Print one JSON document")] = False,
 ) -> None:
     """Show a repository.
 
     Branches come with their newest commits. Variables that the next training script would act on are named.
     """
     pending = handover.read_handover().to_environ()
-    with ctx.obj.open() as repo:
+    with session.open() as repo:
         branches = repo.branches()
         tips = {name: repo.core.commit_info(tip) for name, tip in sorted(branches.items())}
         num_commits = len(repo.log(all_refs=True))

@@ -2,25 +2,23 @@
 
 from typing import Annotated
 
-import typer
-
 from gradient.cli import _out
 from gradient.cli._delete import delete_ref
+from gradient.cli._params import Argument, flag
+from gradient.cli._session import Session
 from gradient.errors import InvalidInputError
 from gradient.refs import HEAD, short_id
 
 
 def tag(
-    ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The tag", show_default=False)] = None,
-    ref: Annotated[
-        str | None, typer.Argument(metavar="REF", help="What it names [default: HEAD]", show_default=False)
-    ] = None,
-    list_all: Annotated[bool, typer.Option("--list", help="List the tags; so does no NAME")] = False,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete: shows the plan, asks, and can be undone")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan of --delete only")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    session: Session,
+    name: Annotated[str | None, Argument("NAME", "The tag")] = None,
+    ref: Annotated[str | None, Argument("REF", "What it names [default: HEAD]")] = None,
+    list_all: Annotated[bool, flag("--list", "List the tags; so does no NAME")] = False,
+    delete: Annotated[bool, flag("--delete", "Delete: shows the plan, asks, and can be undone")] = False,
+    yes: Annotated[bool, flag("--yes", "Delete without asking")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Show the plan of --delete only")] = False,
+    as_json: Annotated[bool, flag("--json", "Print one JSON document")] = False,
 ) -> None:
     """Look after tags.
 
@@ -32,7 +30,7 @@ def tag(
         raise InvalidInputError("wrong number of names: gradient tag --delete NAME", code="usage")
     if (yes or dry_run) and not delete:
         raise InvalidInputError("--yes and --dry-run belong to --delete", code="usage")
-    with ctx.obj.open() as repo:
+    with session.open() as repo:
         if name is None:
             tags = sorted(repo.tags().items())
             if as_json:

@@ -2,21 +2,20 @@
 
 from typing import Annotated
 
-import typer
-
 from gradient.cli import _out
-from gradient.cli._session import describe_changes, describe_head, operation_fields
+from gradient.cli._params import flag
+from gradient.cli._session import Session, describe_changes, describe_head, operation_fields
 
 
 def undo(
-    ctx: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    session: Session,
+    as_json: Annotated[bool, flag("--json", "Print one JSON document")] = False,
 ) -> None:
     """Undo an operation.
 
     Branches, tags and HEAD go back to what they were before it. No commit is lost: gradient redo brings it back.
     """
-    with ctx.obj.open() as repo:
+    with session.open() as repo:
         operation = repo.undo()
         head = describe_head(repo)
     if as_json:

@@ -2,21 +2,19 @@
 
 from typing import Annotated, Any
 
-import typer
-
 from gradient import workspace
 from gradient.cli import _out
-from gradient.cli._session import head_fields
+from gradient.cli._params import Argument, Option, flag
+from gradient.cli._session import Session, head_fields
 from gradient.errors import GradientError, NotFoundError
 from gradient.repo import Repo
 
 
 def init(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="The folder [default: here]", show_default=False)] = ".",
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="What people call it [default: the folder's name]")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    _session: Session,
+    path: Annotated[str, Argument("PATH", "The folder [default: here]")] = ".",
+    name: Annotated[str | None, Option(("--name",), "What people call it [default: the folder's name]", "NAME")] = None,
+    as_json: Annotated[bool, flag("--json", "Print one JSON document")] = False,
 ) -> None:
     """Make a workspace.
 
@@ -33,10 +31,9 @@ def init(
 
 
 def status(
-    path: Annotated[
-        str, typer.Option("--path", metavar="PATH", help="Look here and above [default: here]", show_default=False)
-    ] = ".",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    _session: Session,
+    path: Annotated[str, Option(("--path",), "Look here and above [default: here]", "PATH")] = ".",
+    as_json: Annotated[bool, flag("--json", "Print one JSON document")] = False,
 ) -> None:
     """Show a workspace.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gradient import _core
-from gradient.cli import COMMANDS, GROUPS, _invoke, load, main, overview
+from gradient.cli import COMMANDS, GROUPS, _params, load, main, overview
 
 GRADIENT = Path(sysconfig.get_path("scripts")) / "gradient"
 HEAVY = ("torch", "numpy", "pydantic", "rich", "click", "gradient.state", "gradient.engine")
@@ -52,8 +52,11 @@ def test_a_command_loads_nothing_heavy(sample, words):
     assert not loaded.intersection(HEAVY)
 
 
-def test_version_does_not_import_typer(sample):
-    assert "typer" not in modules_after(["--version"], sample.path)
+@pytest.mark.parametrize(
+    "words", [["--version"], ["log", "-n", "2", "--oneline"], ["branch", "new", "main@10"]], ids=" ".join
+)
+def test_what_is_plain_to_read_needs_no_typer(sample, words):
+    assert "typer" not in modules_after(words, sample.path)
 
 
 def test_a_command_imports_no_other_command(sample):
@@ -73,8 +76,12 @@ def best_of(number: int, words: list[str], folder: Path) -> float:
 
 
 def test_version_and_log_start_at_once(sample):
-    assert best_of(5, ["--version"], sample.path) < 0.25
-    assert best_of(5, ["log"], sample.path) < 0.5
+    # Ten times what Python itself takes: the limit moves with the machine and with what else runs on it.
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    limit = max(0.25, 10 * (time.perf_counter() - began))
+    assert best_of(5, ["--version"], sample.path) < limit
+    assert best_of(5, ["log"], sample.path) < limit
 
 
 def test_version_names_the_compiled_module(gradient):
@@ -110,21 +117,23 @@ def test_summaries_are_imperative_lines_without_a_stop(name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_says_what_it_does(name):
-    for parameter in _invoke.build(name, COMMANDS[name]).params:
-        if not getattr(parameter, "hidden", False):
-            text = getattr(parameter, "help", None)
-            assert text and not text.endswith("."), parameter.name
+def test_every_parameter_says_what_it_is(name):
+    for parameter in _params.parameters(load(COMMANDS[name])):
+        declared = parameter.declared
+        if not getattr(declared, "hidden", False):
+            assert declared.help and not declared.help.endswith("."), parameter.name
+            assert declared.metavar or parameter.kind is bool, parameter.name
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("resume", "fork", "completion")])
 def test_every_command_that_reads_or_changes_has_json(name):
-    assert any("--json" in parameter.opts for parameter in _invoke.build(name, COMMANDS[name]).params)
+    declared = [parameter.declared for parameter in _params.parameters(load(COMMANDS[name]))]
+    assert any("--json" in getattr(one, "names", ()) for one in declared)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_bodies_are_plain_functions(name):
-    assert callable(load(COMMANDS[name])) and load(COMMANDS[name]).__doc__
+def test_every_command_has_a_text(name):
+    assert (load(COMMANDS[name]).__doc__ or "").count("\n\n") >= 1
 
 
 @pytest.mark.parametrize("words", [[], ["workspace"], ["repo"]], ids=str)
