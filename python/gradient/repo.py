@@ -267,7 +267,7 @@ class Repo:
 
         Raises:
             NotFoundError: There is no such branch.
-            InvalidInputError: HEAD stands on it.
+            ConflictError: HEAD stands on it.
         """
         return self.core.delete_branch(name)
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import gradient
-from gradient import CorruptionError, GradientEngine, InvalidInputError, NotFoundError, Repo, StateMismatchError
+from gradient import ConflictError, CorruptionError, GradientEngine, NotFoundError, Repo, StateMismatchError
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -142,7 +142,7 @@ def test_checkout_moves_head_to_branches_and_commits(repo: Repo) -> None:
     with pytest.raises(NotFoundError):
         repo.checkout("nowhere")
     repo.checkout("main")
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(ConflictError):
         repo.delete_branch("main")
 
 

@@ -17,6 +17,8 @@ from gradient.state.paths import Path, shown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gradient._types import ReadableTensor
+
     Make = Callable[[StoredTensor, Path], Any]
 
 _FACTORIES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, dict)}
@@ -94,11 +96,11 @@ class Unflattener:
         )
 
 
-def to_torch(stored: StoredTensor) -> Tensor:
+def to_torch(stored: ReadableTensor) -> Tensor:
     """Make a torch tensor of a tensor or array of a commit, in new memory on the CPU.
 
     Args:
-        stored: A leaf as `_core.Repository.component` gives it.
+        stored: A leaf as `_core.Repository.component` or `Repo.state` gives it.
 
     Returns:
         The tensor with the dtype, shape and memory order it was committed with.
@@ -107,13 +109,15 @@ def to_torch(stored: StoredTensor) -> Tensor:
         CorruptionError: Its bytes are not what was committed.
         InvalidInputError: The installed torch has no such dtype.
     """
-    if stored.numpy:
-        array = arrays.empty(stored)
-        data = np.frombuffer(stored.bytes(), dtype=array.dtype.newbyteorder("<"))
-        return torch.from_numpy(data.reshape(stored.shape).astype(array.dtype.newbyteorder("=")))
-    made = tensors.empty(stored)
-    if stored.nbytes:
-        flat = torch.frombuffer(bytearray(stored.bytes()), dtype=torch.uint8)
+    # A leaf of `Repo.state` wraps the core's, whose `numpy` is a flag and no method.
+    core: Any = getattr(stored, "core", stored)
+    if core.numpy:
+        array = arrays.empty(core)
+        data = np.frombuffer(core.bytes(), dtype=array.dtype.newbyteorder("<"))
+        return torch.from_numpy(data.reshape(core.shape).astype(array.dtype.newbyteorder("=")))
+    made = tensors.empty(core)
+    if core.nbytes:
+        flat = torch.frombuffer(bytearray(core.bytes()), dtype=torch.uint8)
         tensors.copy_bits(made, flat.view(made.dtype).reshape(made.shape))
     return made
 
