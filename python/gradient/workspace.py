@@ -157,8 +157,11 @@ class RepoLocation:
         return os.path.join(self.workspace_path, self.repo_name)
 
     def exists(self) -> bool:
-        """Whether a repository is there already."""
-        return os.path.isdir(os.path.join(self.repo_path, REPO_DIR))
+        """Whether a repository is there already.
+
+        One that is still being made, or whose making was cut off, is not yet there: `init_repo` finishes it.
+        """
+        return _is_made(self.repo_path)
 
 
 # Finding
@@ -372,7 +375,7 @@ def load_repo_config(repo_path: PathLike) -> RepoConfig | None:
     from gradient import _core
 
     root = _absolute(repo_path)
-    if not os.path.isdir(os.path.join(root, REPO_DIR)):
+    if not _is_made(root):
         return None
     repository = _core.Repository.open(root)
     try:
@@ -410,6 +413,21 @@ def _find_marker(start: PathLike, marker: str) -> str | None:
         folder = above
 
 
+def _is_made(root: str) -> bool:
+    """Whether a folder is a repository, be it a damaged one: `format` comes first, and everything else after it."""
+    folder = os.path.join(root, REPO_DIR)
+    inner = (os.path.join(folder, name) for name in ("ops", "packs"))
+    return os.path.lexists(os.path.join(folder, "format")) or any(map(_has_entries, inner))
+
+
+def _has_entries(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def _only_repo(workspace_path: str) -> str:
     names = list_workspace_repos(workspace_path)
     if len(names) == 1:
@@ -429,7 +447,7 @@ def _only_repo(workspace_path: str) -> str:
 
 def _no_such_repo(location: RepoLocation) -> NotFoundError:
     try:
-        names = list_workspace_repos(location.workspace_path)
+        names = [name for name in list_workspace_repos(location.workspace_path) if name != location.repo_name]
     except NotFoundError:
         names = []
     near = difflib.get_close_matches(location.repo_name, names, n=3)

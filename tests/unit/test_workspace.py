@@ -142,3 +142,17 @@ def test_a_name_that_is_a_path_or_worse_names_no_repository(ws: Path, name: str)
         workspace.get_repo_path_in_workspace(ws, name)
     with pytest.raises(InvalidInputError):
         locate(workspace=ws, repo=name)
+
+
+def test_a_repository_whose_making_was_cut_off_is_made_and_one_that_lost_its_format_is_not(ws: Path) -> None:
+    location = RepoLocation(str(ws), "gpt")
+    inside = ws / "gpt" / ".gradient-repo"
+    (inside / "ops").mkdir(parents=True)
+    assert not location.exists()
+    assert workspace.load_repo_config(ws / "gpt") is None
+    assert not workspace.init_repo(ws / "gpt").existed
+    assert location.exists()
+    (inside / "format").unlink()
+    assert location.exists()
+    with pytest.raises(NotFoundError, match="format"):
+        workspace.open_repo(workspace=ws, repo="gpt")
