@@ -8,7 +8,7 @@ Failures are the classes of `gradient.errors`, raised with `code` and `hint`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeAlias, final
+from typing import Literal, Self, TypeAlias, final
 
 from typing_extensions import Buffer
 
@@ -23,15 +23,15 @@ CHUNK_BYTES: int
 class TensorLeaf:
     """A tensor or array on its way into a commit."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         dtype: str,
         shape: Sequence[int],
         data: Buffer,
         *,
         order: Sequence[int] | None = None,
         numpy: bool = False,
-    ) -> None:
+    ) -> Self:
         """`data`: contiguous uint8 buffer of the elements in row-major order of `shape`; it is read once, in `commit`."""
     @property
     def dtype(self) -> str: ...
@@ -46,7 +46,7 @@ class TensorLeaf:
 class Alias:
     """This tensor is the one at `path` of the same component."""
 
-    def __init__(self, path: Sequence[object]) -> None: ...
+    def __new__(cls, path: Sequence[object]) -> Self: ...
     @property
     def path(self) -> tuple[object, ...]: ...
 
@@ -54,7 +54,7 @@ class Alias:
 class Named:
     """A value of the closed table: `ordered-dict`, `counter`, `default-dict`, `deque`, `numpy-scalar`, ..."""
 
-    def __init__(self, name: str, value: object, extra: object = None) -> None: ...
+    def __new__(cls, name: str, value: object, extra: object = None) -> Self: ...
     @property
     def name(self) -> str: ...
     @property
@@ -254,7 +254,7 @@ class Repository:
         self,
         start: Sequence[str],
         *,
-        exclude: Sequence[str] = (),
+        exclude: Sequence[str] = ...,
         limit: int | None = None,
         first_parent: bool = False,
     ) -> list[CommitInfo]:
@@ -263,7 +263,7 @@ class Repository:
         self,
         start: Sequence[str],
         *,
-        exclude: Sequence[str] = (),
+        exclude: Sequence[str] = ...,
         limit: int | None = None,
         style: Literal["full", "oneline", "json"] = "full",
         graph: bool = False,
