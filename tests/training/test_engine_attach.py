@@ -181,6 +181,7 @@ def test_aggressive_compression_stores_exactly_and_says_so_once(run: Any, ws: Pa
     assert attach(run, ws, "plain").commit(1).root == root
 
 
+@pytest.mark.slow
 def test_the_library_prints_nothing(ws: Path) -> None:
     script = (
         "import logging, torch; logging.getLogger('gradient').addHandler(logging.NullHandler())\n"

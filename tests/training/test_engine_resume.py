@@ -351,6 +351,7 @@ def test_with_no_whole_commit_the_error_says_so(run: Any, ws: Path) -> None:
 # In a new process
 
 
+@pytest.mark.slow
 def test_a_new_process_resumes_what_the_old_one_committed(ws: Path) -> None:
     script = f"""
 import random, sys

@@ -209,6 +209,7 @@ def in_a_process(code: str, cwd: Path) -> None:
 # The two workflows
 
 
+@pytest.mark.slow
 def test_zero_setup_works_and_works_again(elsewhere: Path) -> None:
     for _ in range(2):
         in_a_process(ZERO_SETUP, elsewhere)

@@ -42,11 +42,11 @@ def every_code(dtype: torch.dtype) -> torch.Tensor:
     return codes.to(torch.uint8 if width == 1 else torch.int16).view(dtype)
 
 
-@pytest.mark.parametrize("name", ["float16", "bfloat16", *SMALL_FLOATS])
+@pytest.mark.parametrize("name", ["float16", "bfloat16", *sorted(set(SMALL_FLOATS) - {"float4_e2m1fn_x2"})])
 def test_every_code_of_every_small_float_means_what_torch_says(name: str) -> None:
     dtype = getattr(torch, name, None)
-    if dtype is None or name == "float4_e2m1fn_x2":
-        pytest.skip(f"torch {torch.__version__} does not convert {name}")
+    if dtype is None:
+        pytest.skip(f"torch {torch.__version__} has no {name}")
     tensor = every_code(dtype)
     ours, theirs = held(tensor).to_float32(), tensor.to(torch.float32).numpy()
     finite = ~np.isnan(theirs)

@@ -24,7 +24,7 @@ def check_process(owner_pid: int) -> None:
         raise InvalidInputError(
             "this engine was attached before the process was forked and can not be used in the child",
             code="forked",
-            hint="commit from the process that attached, or attach in the child, to a branch of its own",
+            hint="commit from the process that attached",
         )
 
 
