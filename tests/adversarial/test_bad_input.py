@@ -253,6 +253,8 @@ from conftest import objects
 
 model, optimizer = objects()
 import torch
+os.setgroups([])
+os.setegid(65534)
 os.seteuid(65534)
 with Repo.open({repo!r}) as repo:
     assert [info.step for info in repo.log()] == [30, 20, 10]
@@ -279,7 +281,7 @@ def test_a_read_only_folder_can_be_read_and_refuses_writes_with_a_hint(workspace
     for path in [workspace.parent, workspace, *workspace.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     for parent in workspace.parents:
-        if parent.stat().st_mode & 0o005 != 0o005:
+        if (parent.stat().st_mode & 0o005) != 0o005:
             parent.chmod(parent.stat().st_mode | 0o005)
     before = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
     here = str(pathlib.Path(__file__).parent)
