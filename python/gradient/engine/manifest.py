@@ -37,6 +37,7 @@ class Manifest:
         self._repo = repo
         self._written_at = -math.inf
         self._stale = False
+        self._rows: dict[str, str] = {}
 
     def note_commit(self) -> None:
         """Say that a commit was made; writes if the last time is long enough ago."""
@@ -53,28 +54,32 @@ class Manifest:
         """Write the manifest whole, or leave the old one. A failure is logged: no commit depends on this file."""
         self._written_at = time.monotonic()
         try:
-            text = json.dumps(self.content(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            text = self.text()
             _replace(os.path.join(self._repo.path, FILE_NAME), text, os.path.join(self._repo.path, REPO_DIR, "tmp"))
         except (OSError, GradientError, ValueError, OverflowError) as error:
             logger.warning("could not write %s: %s", os.path.join(self._repo.path, FILE_NAME), error)
         else:
             self._stale = False
 
-    def content(self) -> dict[str, Any]:
-        """What the manifest says: oldest commit first, as gradient-desc appended them."""
+    def text(self) -> str:
+        """What the manifest says: one line a commit, oldest first, as gradient-desc appended them."""
         branches = self._repo.branches()
         start, _ = self._repo.log_ends(None, all_refs=True)
         commits = self._repo.core.log(start, limit=NUM_COMMITS_MAX) if start else []
         settings = self._repo.core.config
-        return {
+        head = {
             "schema": "gradient.manifest/1",
             "repo_name": os.path.basename(self._repo.path),
             "description": str(settings.get("description") or ""),
             "created_at": settings.get("created_at"),
             "updated_at": _iso(time.time_ns()),
             "branches": branches,
-            "checkpoints": [_row(commit) for commit in reversed(commits)],
         }
+        # A commit never changes, so its line is made once.
+        self._rows = {commit.id: self._rows.get(commit.id) or _json(_row(commit)) for commit in reversed(commits)}
+        lines = [f"  {_json(name)}: {_json(value)},\n" for name, value in head.items()]
+        rows = ",\n".join(f"    {row}" for row in self._rows.values())
+        return "".join(["{\n", *lines, '  "checkpoints": [', f"\n{rows}\n  " if rows else "", "]\n}\n"])
 
 
 def _row(commit: CommitInfo) -> dict[str, Any]:
@@ -89,6 +94,10 @@ def _row(commit: CommitInfo) -> dict[str, Any]:
         "metrics": {name: _number(value) for name, value in commit.metrics.items()},
         "time": _iso(commit.time_ns),
     }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _number(value: float) -> int | float | None:
