@@ -43,7 +43,7 @@ check: develop ## Lints and fast tests
 
 wheel: develop ## Build a wheel into dist/
 	rm -rf dist
-	$(BIN)/maturin build --release --quiet --out dist
+	$(BIN)/maturin build --release --quiet --interpreter $(BIN)/python --out dist
 	@ls dist/*.whl
 
 bench: develop ## Measure, on this machine (docs/benchmarks.md)
