@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import torch
@@ -277,19 +279,20 @@ except StorageError as error:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes on another user's rights, which only root may")
-def test_a_read_only_folder_can_be_read_and_refuses_writes_with_a_hint(workspace: pathlib.Path) -> None:
-    for path in [workspace.parent, workspace, *workspace.rglob("*")]:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    for parent in workspace.parents:
-        if (parent.stat().st_mode & 0o005) != 0o005:
-            parent.chmod(parent.stat().st_mode | 0o005)
-    before = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
-    here = str(pathlib.Path(__file__).parent)
-    script = READ_ONLY.format(here=here, repo=str(workspace / "gpt"), workspace=str(workspace))
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert "refused 13" in ran.stdout
-    assert {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()} == before
+def test_a_read_only_folder_can_be_read_and_refuses_writes_with_a_hint(made: pathlib.Path) -> None:
+    # Not in pytest's own folder, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder).chmod(0o755)
+        workspace = pathlib.Path(shutil.copytree(made, pathlib.Path(folder) / "workspace"))
+        for path in [workspace, *workspace.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        before = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
+        here = str(pathlib.Path(__file__).parent)
+        script = READ_ONLY.format(here=here, repo=str(workspace / "gpt"), workspace=str(workspace))
+        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        assert "refused 13" in ran.stdout
+        assert {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()} == before
 
 
 def test_what_went_wrong_before_a_commit_does_not_stop_the_next(workspace: pathlib.Path) -> None:

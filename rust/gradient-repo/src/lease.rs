@@ -117,12 +117,14 @@ impl LeaseKeeper {
         self.written |= self.storage.replace(&key, &file, Durability::Unsynced).is_ok();
     }
 
-    /// Removes the lease.
-    pub(crate) fn release(&mut self) {
-        if std::mem::take(&mut self.written) {
+    /// Removes the lease; says whether there was one, and so a transaction.
+    pub(crate) fn release(&mut self) -> bool {
+        let written = std::mem::take(&mut self.written);
+        if written {
             // Left behind, it would be found dead by the next writer.
             let _ = self.storage.delete(&Key::lease(&self.lease.nonce));
         }
+        written
     }
 
     /// Which other transactions run now; leases of dead processes are removed on the way.

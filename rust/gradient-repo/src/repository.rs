@@ -141,7 +141,7 @@ impl Repository {
     /// Ends the lease and writes the caches; every later call is refused.
     ///
     /// # Errors
-    /// Storage errors of the caches: nothing is lost by them.
+    /// Storage errors of the caches, if this handle has written before: nothing is lost by them.
     pub fn close(&self) -> Result<()> {
         let mut state = match self.lock() {
             Ok(state) => state,
@@ -149,8 +149,12 @@ impl Repository {
             Err(error) => return Err(error),
         };
         state.closed = true;
-        state.lease.release();
-        Ok(self.odb.write_caches()?)
+        let has_written = state.lease.release();
+        match self.odb.write_caches() {
+            // Who only read may not be allowed to write; the next reader rebuilds what it needs.
+            Err(_) if !has_written => Ok(()),
+            outcome => Ok(outcome?),
+        }
     }
 
     pub(crate) fn lock(&self) -> Result<MutexGuard<'_, State>> {
