@@ -14,13 +14,12 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from gradient._types import PathLike
 from gradient.errors import InvalidInputError, NotFoundError, StorageError
 from gradient.handover import Handover, consume_handover, read_handover
+from gradient.places import GradientContext, RepoConfig, RepoLocation, WorkspaceConfig, is_made, now
 from gradient.repo import REPO_DIR, Repo
 
 __all__ = [
@@ -54,114 +53,6 @@ CONFIG_FILE = "config.json"
 CONFIG_BYTES_MAX = 64 << 10
 
 _REPO_NAME = re.compile(r"[^/\\:\x00-\x20\x7f*?\[\]~^@]{1,255}")
-
-
-@dataclass
-class WorkspaceConfig:
-    """A workspace: its name, its folder and the repositories in it.
-
-    `existed` tells whether `init_workspace` found it or made it.
-    """
-
-    name: str
-    root_path: str
-    repos: list[str] = field(default_factory=list)
-    created_at: str | None = None
-    existed: bool = field(default=True, compare=False, kw_only=True)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The marker's content."""
-        return {
-            "workspace_name": self.name,
-            "root_path": self.root_path,
-            "repos": self.repos,
-            "created_at": self.created_at or _now(),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], root_path: str) -> WorkspaceConfig:
-        """Read a marker's content; the folder is where it was found, whatever it says."""
-        return cls(
-            name=str(data.get("workspace_name") or os.path.basename(root_path) or "unnamed"),
-            root_path=root_path,
-            repos=[str(name) for name in data.get("repos", [])],
-            created_at=data.get("created_at"),
-        )
-
-
-@dataclass
-class RepoConfig:
-    """A repository: its name, its folder, its workspace and what people said it is for.
-
-    `existed` tells whether `init_repo` found it or made it.
-    """
-
-    name: str
-    repo_path: str
-    workspace_path: str | None = None
-    description: str | None = None
-    created_at: str | None = None
-    existed: bool = field(default=True, compare=False, kw_only=True)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain values, under the keys of gradient-desc."""
-        return {
-            "repo_name": self.name,
-            "description": self.description or "",
-            "workspace_path": self.workspace_path,
-            "created_at": self.created_at or _now(),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], repo_path: str) -> RepoConfig:
-        """Read what `to_dict` gave."""
-        return cls(
-            name=str(data.get("repo_name") or os.path.basename(repo_path)),
-            repo_path=repo_path,
-            workspace_path=data.get("workspace_path"),
-            description=data.get("description"),
-            created_at=data.get("created_at"),
-        )
-
-
-@dataclass
-class GradientContext:
-    """What a folder lies in: a workspace, a repository, both or neither."""
-
-    workspace_path: str | None = None
-    workspace_config: WorkspaceConfig | None = None
-    repo_path: str | None = None
-    repo_config: RepoConfig | None = None
-
-    @property
-    def in_workspace(self) -> bool:
-        """Whether there is a workspace here or above."""
-        return self.workspace_path is not None
-
-    @property
-    def in_repo(self) -> bool:
-        """Whether there is a repository here or above."""
-        return self.repo_path is not None
-
-
-@dataclass(frozen=True)
-class RepoLocation:
-    """A repository's place: the folder of its workspace and its name in it."""
-
-    workspace_path: str
-    repo_name: str
-
-    @property
-    def repo_path(self) -> str:
-        """The repository's folder, the one that holds `.gradient-repo`."""
-        return os.path.join(self.workspace_path, self.repo_name)
-
-    def exists(self) -> bool:
-        """Whether a repository is there already.
-
-        One that is still being made, or whose making was cut off, is not yet there: `init_repo` finishes it.
-        """
-        return _is_made(self.repo_path)
 
 
 # Finding
@@ -277,7 +168,7 @@ def init_workspace(path: PathLike, name: str | None = None) -> WorkspaceConfig:
         logger.info("workspace %s exists already: %s", existing.name, root)
         return existing
     config = WorkspaceConfig(
-        name=name or os.path.basename(root) or "workspace", root_path=root, created_at=_now(), existed=False
+        name=name or os.path.basename(root) or "workspace", root_path=root, created_at=now(), existed=False
     )
     if os.path.isdir(root):
         config.repos = list_workspace_repos(root)
@@ -375,7 +266,7 @@ def load_repo_config(repo_path: PathLike) -> RepoConfig | None:
     from gradient import _core
 
     root = _absolute(repo_path)
-    if not _is_made(root):
+    if not is_made(root):
         return None
     repository = _core.Repository.open(root)
     try:
@@ -411,21 +302,6 @@ def _find_marker(start: PathLike, marker: str) -> str | None:
         if above == folder:
             return None
         folder = above
-
-
-def _is_made(root: str) -> bool:
-    """Whether a folder is a repository, be it a damaged one: `format` comes first, and everything else after it."""
-    folder = os.path.join(root, REPO_DIR)
-    inner = (os.path.join(folder, name) for name in ("ops", "packs"))
-    return os.path.lexists(os.path.join(folder, "format")) or any(map(_has_entries, inner))
-
-
-def _has_entries(folder: str) -> bool:
-    try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is not None
-    except (FileNotFoundError, NotADirectoryError):
-        return False
 
 
 def _only_repo(workspace_path: str) -> str:
@@ -498,7 +374,3 @@ def _storage_error(doing: str, path: str, error: OSError) -> StorageError:
 
 def _absolute(path: PathLike) -> str:
     return os.path.abspath(os.path.expanduser(os.fspath(path)))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
