@@ -79,7 +79,8 @@ def _text(details: "CommitDetails") -> str:
     lines += ["", "state", _out.table(rows, right=(1, 2), indent="  ")]
     if not details.data_captured:
         lines.append("  data position: not captured")
-    environment = sorted((str(key), _out.one_line(str(value))) for key, value in details.environment.items())
+    known = {key: value for key, value in details.environment.items() if value not in (None, "", [], {})}
+    environment = sorted((str(key), _out.one_line(str(value))) for key, value in known.items())
     if environment:
         lines += ["", "environment", _out.table(environment, indent="  ")]
     return "\n".join(lines)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from gradient.cli import _out
 from gradient.cli._params import flag
-from gradient.cli._session import Session, describe_changes, describe_head, operation_fields
+from gradient.cli._session import Session, describe_head, operation_fields
 
 
 def undo(
@@ -21,5 +21,5 @@ def undo(
     if as_json:
         _out.document("gradient.undo/1", {"operation": operation_fields(operation)})
         return
-    parts = (_out.one_line(operation.why), describe_changes(operation), f"HEAD {head}")
-    _out.data("; ".join(part for part in parts if part))
+    what = _out.one_line(operation.why) or operation.kind
+    _out.data(f"undone: {what} (operation {operation.number}); HEAD is {head}")

@@ -61,7 +61,9 @@ def test_dry_run_is_the_plan_alone(gradient, sample):
 def test_deleted_branch_comes_back_by_undo(gradient, sample):
     assert gradient("branch", "--delete", "exp", "--yes").code == 0
     assert "exp" not in branches(gradient)
-    assert gradient("undo").code == 0
+    undone = gradient("undo")
+    assert undone.code == 0
+    assert undone.out.startswith("undone: delete branch exp (operation 7); HEAD is on branch main")
     assert branches(gradient)["exp"] == sample.ids["exp@25"]
     assert gradient("redo").code == 0
     assert "exp" not in branches(gradient)
