@@ -146,6 +146,13 @@ impl Index {
         }
     }
 
+    /// Names another place of an object, which was read and found good.
+    pub(crate) fn prefer(&mut self, name: &ObjectName, found: &Found) {
+        if let Some(number) = self.numbers.get(&found.pack) {
+            self.recent.insert(name.id, Row { pack: *number, ..found.row });
+        }
+    }
+
     /// Remembers a pack that can not be opened.
     pub(crate) fn insert_damaged(&mut self, pack: PackId, len: u64, damage: Damage) {
         self.damaged.insert(pack, (len, damage));

@@ -283,9 +283,13 @@ fn copy_and_hash(source: &dyn ByteSource, offset: usize, out: &mut [u8]) -> Chun
 fn settle_one(odb: &Odb, work: Work) -> Result<Outcome, OdbError> {
     let name = ObjectName::from(work.id);
     if let Some(found) = work.unverified {
-        let is_equal = odb.with_chunk_at(&name, &found, |raw| Ok(raw == work.staged.bytes()));
-        if is_equal.unwrap_or(false) {
+        let is_equal = |found: &Found| odb.with_chunk_at(&name, found, |raw| Ok(raw == work.staged.bytes()));
+        let is_good = |found: &Found| is_equal(found).unwrap_or(false);
+        if is_good(&found) {
             return Ok(Outcome::Relied(name, found.pack));
+        }
+        if let Some(other) = odb.find_good_copy(&name, &found, is_good) {
+            return Ok(Outcome::Relied(name, other.pack));
         }
     }
     let mut coding = CODING.take();

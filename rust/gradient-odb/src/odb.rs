@@ -280,6 +280,24 @@ impl Odb {
         Ok(is_stale)
     }
 
+    /// Names another place of an object from now on, because what lies where the index said is damaged.
+    pub(crate) fn prefer(&self, name: &ObjectName, found: &Found) {
+        self.index_mut().prefer(name, found);
+    }
+
+    /// Finds a good copy of an object that is damaged at one place, in a pack that may be relied on.
+    pub(crate) fn find_good_copy(
+        &self,
+        name: &ObjectName,
+        damaged: &Found,
+        is_good: impl Fn(&Found) -> bool,
+    ) -> Option<Found> {
+        let others = self.find_elsewhere(name, damaged);
+        let good = others.into_iter().find(|other| !self.index().is_excluded(&other.pack) && is_good(other))?;
+        self.prefer(name, &good);
+        Some(good)
+    }
+
     /// Forgets packs that have gone to the trash.
     pub(crate) fn forget(&self, gone: &[PackId]) -> Result<(), OdbError> {
         let _only_one = lock(&self.refreshing);

@@ -252,6 +252,7 @@ impl Odb {
             Err(error) if error.is_damage() => {
                 for other in self.find_elsewhere(name, &found) {
                     if let Ok(value) = read(&other) {
+                        self.prefer(name, &other);
                         return Ok((value, other.pack));
                     }
                 }
@@ -294,7 +295,7 @@ impl Odb {
     }
 
     /// Finds an object at other places than one, by the packs' own indexes. Slow; for what is damaged there.
-    fn find_elsewhere(&self, name: &ObjectName, tried: &Found) -> Vec<Found> {
+    pub(crate) fn find_elsewhere(&self, name: &ObjectName, tried: &Found) -> Vec<Found> {
         let packs = self.index().packs();
         packs
             .into_iter()

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use gradient_object::{ChunkId, Commit, CommitId, METADATA_BYTES_MAX, RootTree, Tree, TreeId};
 
+use crate::index::Found;
 use crate::pack::blocks::BlockBuilder;
 use crate::pack::writer::PackBuilder;
 use crate::{ObjectName, Odb, OdbError, PackId, Progress};
@@ -109,11 +110,15 @@ impl<'a> Transaction<'a> {
         }
         let found = self.odb.index().find_to_rely_on(&name);
         if let Some(found) = found {
-            let is_good = self.odb.is_verified(&name, &found)
-                || self.odb.read_found(&name, &found).is_ok_and(|raw| raw == canonical);
-            if is_good {
-                self.odb.mark_verified([(name, found.pack)]);
-                self.relied.insert(name, found.pack);
+            let is_good = |found: &Found| self.odb.read_found(&name, found).is_ok_and(|raw| raw == canonical);
+            let good = if self.odb.is_verified(&name, &found) || is_good(&found) {
+                Some(found)
+            } else {
+                self.odb.find_good_copy(&name, &found, is_good)
+            };
+            if let Some(good) = good {
+                self.odb.mark_verified([(name, good.pack)]);
+                self.relied.insert(name, good.pack);
                 return Ok(());
             }
         }
