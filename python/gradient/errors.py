@@ -56,6 +56,7 @@ class ConflictError(GradientError):
         expected: Id of the commit that the ref was thought to point to.
         actual: Id of the commit that it points to.
         branch: The branch that keeps this writer's commit, where it goes on; None if nothing was committed.
+        commit: Id of this writer's commit there.
     """
 
     default_code = "conflict"
@@ -69,11 +70,13 @@ class ConflictError(GradientError):
         expected: str | None = None,
         actual: str | None = None,
         branch: str | None = None,
+        commit: str | None = None,
     ) -> None:
         super().__init__(message, code=code, hint=hint)
         self.expected = expected
         self.actual = actual
         self.branch = branch
+        self.commit = commit
 
 
 class StateMismatchError(GradientError):

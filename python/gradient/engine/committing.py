@@ -117,4 +117,5 @@ def _conflict(result: CommitResult, *, expected: str | None, asked: str) -> Conf
         expected=expected,
         actual=result.actual_tip,
         branch=result.branch,
+        commit=result.id,
     )

@@ -84,7 +84,7 @@ impl LeaseKeeper {
     pub(crate) fn new(storage: Arc<dyn Storage>, nonce: [u8; 16]) -> Self {
         let pid = u64::from(std::process::id());
         let lease = Lease {
-            host: host(),
+            host: format!("{} {}", host(), process_namespace()),
             boot: read_line("/proc/sys/kernel/random/boot_id"),
             pid,
             started: process_start(pid).unwrap_or(0),
@@ -163,6 +163,11 @@ pub(crate) fn all_ended(then: &Running, now: &Running) -> bool {
 /// Name of this machine.
 pub(crate) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+// Two containers may share a host name and a kernel; process ids mean something only within one of these.
+fn process_namespace() -> String {
+    std::fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn read_line(path: &str) -> String {

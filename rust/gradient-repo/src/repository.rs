@@ -14,6 +14,7 @@ use crate::format_file::{Config, FormatFile};
 use crate::lease::{LeaseKeeper, Running, host};
 use crate::operation::{By, Head, Operation, OperationKind, RefTable, Refs, Subject};
 use crate::oplog::{HeadState, OperationLog, Published};
+use crate::upkeep::COMMITS_PER_UPKEEP;
 
 /// How often a change is tried again when others publish first.
 pub(crate) const PUBLISH_ATTEMPTS_MAX: u32 = 1000;
@@ -35,6 +36,7 @@ pub(crate) struct State {
     pub(crate) lease: LeaseKeeper,
     /// Condemned packs that lie in the trash, with the transactions that ran when they were condemned.
     pub(crate) trash: Vec<(Vec<gradient_odb::PackId>, Running)>,
+    /// Begins full: a run that never lives for long does its upkeep with its first commit.
     pub(crate) commits_since_upkeep: u32,
     poisoned: Option<String>,
     closed: bool,
@@ -92,7 +94,14 @@ impl Repository {
         let odb = Odb::open(storage.clone())?;
         odb.exclude(&head.operation.condemned);
         let lease = LeaseKeeper::new(storage.clone(), random_id()?);
-        let state = State { head, lease, trash: Vec::new(), commits_since_upkeep: 0, poisoned: None, closed: false };
+        let state = State {
+            head,
+            lease,
+            trash: Vec::new(),
+            commits_since_upkeep: COMMITS_PER_UPKEEP,
+            poisoned: None,
+            closed: false,
+        };
         Ok(Self { storage, odb, log, format, config, state: Mutex::new(state) })
     }
 

@@ -10,7 +10,7 @@ use crate::operation::{OperationKind, Subject};
 use crate::repository::{Change, Repository, State};
 
 /// Commits between two looks at whether caches, packs or operations want attention.
-const COMMITS_PER_UPKEEP: u32 = 64;
+pub(crate) const COMMITS_PER_UPKEEP: u32 = 64;
 /// Packs under 4 MiB are merged once there are over 1,000, at most 64 MiB at a time so that no commit waits long.
 const MERGE: MergeLimits = MergeLimits { small_len: 4 << 20, num_small_max: 1000, merged_len_max: 64 << 20 };
 
@@ -112,7 +112,8 @@ impl Repository {
     // no other transaction running they belong to nobody.
     fn sweep_temporaries(&self, state: &mut State) -> Result<()> {
         let listed = self.storage.list(Folder::Tmp)?;
-        if listed.is_empty() || !state.lease.others()?.is_empty() {
+        let others = state.lease.others()?;
+        if !others.is_empty() {
             return Ok(());
         }
         for file in listed.iter().filter(|file| is_temporary(&file.name)) {

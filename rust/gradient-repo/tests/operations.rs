@@ -217,3 +217,15 @@ fn packs_whose_condemnation_outlived_their_removal_are_removed_again() {
         assert_eq!(support::weight(&other, id), vec![(step % 251) as u8; 4000]);
     }
 }
+
+#[test]
+fn what_the_dead_left_behind_is_cleared_with_the_first_commit_of_the_next_process() {
+    let (storage, repo) = new();
+    Line::new(&repo, "main").commit(1, 1);
+    drop(repo);
+    let temporary = Key::new(Folder::Tmp, "0123456789abcdef0123456789abcdef.tmp").expect("a key");
+    storage.replace(&temporary, b"half a pack", Durability::Unsynced).expect("left behind");
+    let other = reopen(&storage);
+    Line::new(&other, "exp").commit(1, 2);
+    assert!(!storage.exists(&temporary).expect("looked"));
+}
