@@ -21,21 +21,6 @@ if TYPE_CHECKING:
 
 REPO_DIR = ".gradient-repo"
 
-_opened = False
-"""This process, or the one that it was forked from, has opened a repository."""
-
-_inherited = False
-"""This process was forked from one that had: the compiled module's threads stayed there, and work would never end."""
-
-
-def _after_fork() -> None:
-    global _inherited
-    _inherited = _opened
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
 
 @dataclass(frozen=True)
 class ComponentSummary:
@@ -96,17 +81,9 @@ class Repo:
             NotFoundError: There is no repository.
             FormatError: A newer version wrote it.
             CorruptionError: Its `format` file is damaged.
-            InvalidInputError: This process was forked from one that had opened a repository (`forked`).
         """
-        global _opened
         from gradient import _core
 
-        if _inherited:
-            raise InvalidInputError(
-                "this process was forked from one that had opened a repository, and can not open one itself",
-                code="forked",
-                hint='start it afresh: multiprocessing.get_context("spawn")',
-            )
         root = os.path.abspath(os.path.expanduser(os.fspath(path)))
         if os.path.basename(root) == REPO_DIR:
             root = os.path.dirname(root)
@@ -114,9 +91,7 @@ class Repo:
             raise NotFoundError(
                 f"{root} is no repository", code="no-repository", hint="gradient repo init NAME, in a workspace"
             )
-        opened = cls(_core.Repository.open(root), root)
-        _opened = True
-        return opened
+        return cls(_core.Repository.open(root), root)
 
     @property
     def core(self) -> Repository:

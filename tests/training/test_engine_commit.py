@@ -260,21 +260,19 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on(engine: GradientEngine
     assert str(engine.commit(2)) == "main@2"
 
 
-def test_a_forked_child_that_attaches_for_itself_is_told_to_start_afresh(
+def test_a_forked_child_that_attaches_for_itself_commits_on_its_own_branch(
     engine: GradientEngine, run: Any, ws: Path
 ) -> None:
-    engine.commit(1)
+    first = engine.commit(1)
 
     def work() -> str:
-        try:
-            GradientEngine.attach(*run.parts, config=GradientConfig(ws, "gpt", branch="child"))
-        except InvalidInputError as error:
-            return f"{error.code}: {error.hint}"
-        return "attached"
+        with GradientEngine.attach(*run.parts, config=GradientConfig(ws, "gpt", branch="child")) as own:
+            return f"{own.commit(7)} {own.resume('child@7')}"
 
-    answer = _in_child(work)
-    assert answer.startswith("forked: ")
-    assert "spawn" in answer
+    assert _in_child(work) == "child@7 7"
+    engine.resume(str(first))
+    with Repo.open(ws / "gpt") as repo:
+        assert repo.resolve("child").step == 7
 
 
 def test_forked_dataloader_workers_do_not_disturb_the_engine(engine: GradientEngine, run: Any) -> None:

@@ -21,6 +21,7 @@ use rayon::prelude::*;
 use crate::arena::StagedBytes;
 use crate::index::Found;
 use crate::pack::writer::{NewEntry, PackBuilder, Payload};
+use crate::pool;
 use crate::{ByteSource, ObjectName, Odb, OdbError, PackId, Progress, Transaction};
 
 /// Raw bytes of a batch: long enough for many threads, short enough to start the disk early.
@@ -184,14 +185,11 @@ impl<'a> Transaction<'a> {
             }
         }
         let odb = self.odb;
-        let outcomes: Vec<Outcome> = work
-            .into_par_iter()
-            .with_max_len(1)
-            .map(|work| {
-                progress.check()?;
-                settle_one(odb, work)
-            })
-            .collect::<Result<_, OdbError>>()?;
+        let settle = |work| {
+            progress.check()?;
+            settle_one(odb, work)
+        };
+        let outcomes: Vec<Outcome> = pool::install(|| work.into_par_iter().with_max_len(1).map(settle).collect())?;
         let mut entries = Vec::new();
         let mut relied = Vec::new();
         for outcome in outcomes {
@@ -239,18 +237,15 @@ fn stage(
     sources: &[&dyn ByteSource],
     progress: &Progress,
 ) -> Result<Vec<(ChunkId, Known)>, OdbError> {
-    batch
-        .par_iter()
-        .with_max_len(1)
-        .map(|piece| {
-            progress.check()?;
-            let mut staged = odb.arena.take(piece.len);
-            let id = copy_and_hash(sources[piece.source], piece.offset, staged.bytes_mut());
-            let known = look_up(odb, id, staged);
-            progress.advance(piece.len as u64);
-            Ok((id, known))
-        })
-        .collect()
+    let stage_one = |piece: &Piece| {
+        progress.check()?;
+        let mut staged = odb.arena.take(piece.len);
+        let id = copy_and_hash(sources[piece.source], piece.offset, staged.bytes_mut());
+        let known = look_up(odb, id, staged);
+        progress.advance(piece.len as u64);
+        Ok((id, known))
+    };
+    pool::install(|| batch.par_iter().with_max_len(1).map(stage_one).collect())
 }
 
 /// Looks up a staged chunk. An entry of another raw length is none of it.

@@ -24,6 +24,7 @@ mod merge;
 mod name;
 mod odb;
 mod pack;
+mod pool;
 mod progress;
 mod read;
 mod transaction;

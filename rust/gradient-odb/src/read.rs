@@ -18,6 +18,7 @@ use crate::odb::lock;
 use crate::pack::entry::{EntryHeader, entry_crc};
 use crate::pack::index::BlockRow;
 use crate::pack::tail::{Tail, decode_block, read_range};
+use crate::pool;
 use crate::{ByteSink, Kind, ObjectName, Odb, OdbError, PackId, Progress};
 
 /// Most links of a delta chain.
@@ -175,20 +176,18 @@ impl Odb {
                 progress.advance(bytes.len() as u64);
             }
         }
-        let verified: Vec<(ObjectName, PackId)> = tasks
-            .into_par_iter()
-            .map(|task| {
-                progress.check()?;
-                let name = (*task.id).into();
-                let pack = self.with_chunk(&name, |raw| {
-                    check_chunk_len(task.id, task.len, raw.len())?;
-                    task.sink.write(task.offset, raw);
-                    Ok(())
-                })?;
-                progress.advance(task.len as u64);
-                Ok((name, pack))
-            })
-            .collect::<Result<_, OdbError>>()?;
+        let read = |task: Task<'_>| {
+            progress.check()?;
+            let name = (*task.id).into();
+            let pack = self.with_chunk(&name, |raw| {
+                check_chunk_len(task.id, task.len, raw.len())?;
+                task.sink.write(task.offset, raw);
+                Ok(())
+            })?;
+            progress.advance(task.len as u64);
+            Ok((name, pack))
+        };
+        let verified: Vec<(ObjectName, PackId)> = pool::install(|| tasks.into_par_iter().map(read).collect())?;
         self.mark_verified(verified);
         Ok(())
     }

@@ -115,9 +115,8 @@ impl Odb {
         if position != tail.footer.first_block {
             damage.push(of_pack(tail, position, "the entries do not end where the blocks begin"));
         }
-        let found: Vec<Option<Damage>> = rows
-            .into_par_iter()
-            .map(|(row, bases)| {
+        let found: Vec<Option<Damage>> = crate::pool::install(|| {
+            let checked = rows.into_par_iter().map(|(row, bases)| {
                 progress.check()?;
                 let what = self.check_entry(tail, row, bases);
                 progress.advance(u64::from(row.raw_len));
@@ -126,8 +125,9 @@ impl Odb {
                     Ok(Some(what)) => Ok(Some(of_object(tail, row, what))),
                     Err(error) => damage_of(tail.pack, error).map(Some),
                 }
-            })
-            .collect::<Result<_, OdbError>>()?;
+            });
+            checked.collect()
+        })?;
         damage.extend(found.into_iter().flatten());
         Ok(())
     }
