@@ -15,12 +15,15 @@
 
 mod arena;
 mod cache;
+mod chunks;
 mod commits;
 mod error;
+mod find;
 mod index;
 mod ingest;
 mod memory;
 mod merge;
+mod metadata;
 mod name;
 mod odb;
 mod pack;

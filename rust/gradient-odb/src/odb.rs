@@ -1,6 +1,6 @@
 //! The objects of one repository: opens it, knows which packs there are, keeps the caches.
 //!
-//! Reading is in `read.rs`, writing in `transaction.rs`, checking in `verify.rs`, merging in `merge.rs`.
+//! Reading is in `read.rs`, writing in `transaction.rs` and `ingest.rs`, checking in `verify.rs`, merging in `merge.rs`.
 //!
 //! Invariants:
 //! - A pack enters the index only after it is durable under its name.
@@ -17,10 +17,11 @@ use crate::arena::Arena;
 use crate::cache::merged::{INDEX_CACHE_BYTES_MAX, MergedIndex};
 use crate::commits::{CommitRows, encode_rows};
 use crate::index::{Found, Index};
+use crate::metadata::BlockCache;
 use crate::name::digit;
 use crate::pack::tail::{ReadTail, read_all};
 use crate::pack::writer::FinishedPack;
-use crate::read::BlockCache;
+
 use crate::{Damage, ObjectName, OdbError, PackId, Sealed, Transaction};
 
 /// The caches are stale when more packs than this are not in them.
@@ -280,24 +281,6 @@ impl Odb {
         Ok(is_stale)
     }
 
-    /// Names another place of an object from now on, because what lies where the index said is damaged.
-    pub(crate) fn prefer(&self, name: &ObjectName, found: &Found) {
-        self.index_mut().prefer(name, found);
-    }
-
-    /// Finds a good copy of an object that is damaged at one place, in a pack that may be relied on.
-    pub(crate) fn find_good_copy(
-        &self,
-        name: &ObjectName,
-        damaged: &Found,
-        is_good: impl Fn(&Found) -> bool,
-    ) -> Option<Found> {
-        let others = self.find_elsewhere(name, damaged);
-        let good = others.into_iter().find(|other| !self.index().is_excluded(&other.pack) && is_good(other))?;
-        self.prefer(name, &good);
-        Some(good)
-    }
-
     /// Forgets packs that have gone to the trash.
     pub(crate) fn forget(&self, gone: &[PackId]) -> Result<(), OdbError> {
         let _only_one = lock(&self.refreshing);
@@ -348,7 +331,7 @@ impl Odb {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+    pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,116 @@
+//! A storage that fails in the middle of a commit: the commit fails, and nothing of it is believed.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use gradient_object::CHUNK_BYTES;
+use gradient_odb::{Odb, OdbError};
+use gradient_storage::{Durability, Folder, Key, Listed, MemoryStorage, PackWriter, Put, Storage, StorageError};
+use support::{assert_restores, commit, memory, names, noise, open};
+
+/// Fails every operation of a pack in the making once the budget is used up.
+#[derive(Debug)]
+struct Failing {
+    inner: MemoryStorage,
+    budget: AtomicI64,
+}
+
+impl Failing {
+    fn spend(&self, operation: &'static str) -> Result<(), StorageError> {
+        if self.budget.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return Ok(());
+        }
+        let source = io::Error::from_raw_os_error(28);
+        Err(StorageError::Io { operation, key: "packs/".to_owned(), source })
+    }
+}
+
+impl Storage for Failing {
+    fn create_folders(&self) -> Result<(), StorageError> {
+        self.inner.create_folders()
+    }
+    fn put_if_absent(&self, key: &Key, bytes: &[u8]) -> Result<Put, StorageError> {
+        self.inner.put_if_absent(key, bytes)
+    }
+    fn replace(&self, key: &Key, bytes: &[u8], durability: Durability) -> Result<(), StorageError> {
+        self.inner.replace(key, bytes, durability)
+    }
+    fn read(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StorageError> {
+        self.inner.read(key, max_len)
+    }
+    fn read_at(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.inner.read_at(key, offset, buf)
+    }
+    fn len(&self, key: &Key) -> Result<u64, StorageError> {
+        self.inner.len(key)
+    }
+    fn exists(&self, key: &Key) -> Result<bool, StorageError> {
+        self.inner.exists(key)
+    }
+    fn list(&self, folder: Folder) -> Result<Vec<Listed>, StorageError> {
+        self.inner.list(folder)
+    }
+    fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        self.inner.delete(key)
+    }
+    fn move_to_trash(&self, key: &Key) -> Result<(), StorageError> {
+        self.inner.move_to_trash(key)
+    }
+    fn create_pack(&self, id: &[u8; 16], expected_len: u64) -> Result<Box<dyn PackWriter + '_>, StorageError> {
+        self.spend("create")?;
+        Ok(Box::new(FailingPack { storage: self, inner: self.inner.create_pack(id, expected_len)? }))
+    }
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+}
+
+struct FailingPack<'a> {
+    storage: &'a Failing,
+    inner: Box<dyn PackWriter + 'a>,
+}
+
+impl PackWriter for FailingPack<'_> {
+    fn append(&mut self, pieces: &[&[u8]]) -> Result<(), StorageError> {
+        self.storage.spend("write")?;
+        self.inner.append(pieces)
+    }
+    fn position(&self) -> u64 {
+        self.inner.position()
+    }
+    fn seal(self: Box<Self>) -> Result<(), StorageError> {
+        self.storage.spend("sync")?;
+        self.inner.seal()
+    }
+}
+
+#[test]
+fn a_commit_that_fails_at_any_write_leaves_nothing_and_the_next_one_succeeds() {
+    let state = noise(1, 150 * CHUNK_BYTES);
+    let mut num_failures = 0;
+    loop {
+        let inner = memory();
+        let storage = Arc::new(Failing { inner: inner.clone(), budget: AtomicI64::new(num_failures) });
+        let odb = Odb::open(Arc::clone(&storage) as Arc<dyn Storage>).unwrap();
+        match commit(&odb, &[&state], &[], 1) {
+            Ok(made) => {
+                assert_restores(&odb, &made, &[&state]);
+                break;
+            }
+            Err(OdbError::Storage(error)) => assert_eq!(error.errno(), Some(28), "{error}"),
+            Err(error) => unreachable!("{error}"),
+        }
+        num_failures += 1;
+        assert_eq!(names(&inner, Folder::Packs), [""; 0]);
+        assert_eq!((odb.packs(), odb.disk_bytes()), (Vec::new(), 0));
+        storage.budget.store(i64::MAX, Ordering::SeqCst);
+        let made = commit(&odb, &[&state[..3 * CHUNK_BYTES]], &[], 1).unwrap();
+        assert_restores(&open(&inner), &made, &[&state[..3 * CHUNK_BYTES]]);
+    }
+    // Creating, the header, ten batches of 16 MiB, the tail, sealing.
+    assert_eq!(num_failures, 14);
+}
