@@ -260,7 +260,7 @@ os.setegid(65534)
 os.seteuid(65534)
 with Repo.open({repo!r}) as repo:
     assert [info.step for info in repo.log()] == [30, 20, 10]
-    (tensor,) = [t for p, t in repo.state("main@20").tensors() if p == "model/main/tensors/0.weight"][:1]
+    tensor = repo.state("main@20")["model"]["main"]["tensors"]["0.weight"]
     assert tensor.numpy().shape == (32, 16)
     try:
         repo.create_tag("v1", "main@20")
@@ -308,4 +308,4 @@ def test_what_went_wrong_before_a_commit_does_not_stop_the_next(workspace: pathl
         assert engine.commit(31).step == 31
     with pytest.raises(StorageError), Repo.open(workspace / "gpt") as repo:
         (workspace / "gpt" / ".gradient-repo" / "packs").rename(workspace / "packs")
-        repo.state("main@10")["model/main"]
+        repo.state("main@10")["model"]["main"]["tensors"]["0.weight"].bytes()
