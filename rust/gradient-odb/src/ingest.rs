@@ -184,6 +184,9 @@ impl<'a> Transaction<'a> {
                 Known::No(staged, unverified) => work.push(Work { id, staged, unverified }),
             }
         }
+        if work.is_empty() {
+            return Ok(Vec::new());
+        }
         let odb = self.odb;
         let settle = |work| {
             progress.check()?;
