@@ -4,9 +4,7 @@ Results go to stdout, all talk to stderr. A closed pipe ends the command quietly
 are for terminals.
 """
 
-import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
@@ -39,6 +37,8 @@ def data(text: str) -> None:
 
 def document(schema: str, fields: Mapping[str, object]) -> None:
     """Print one JSON document; `schema` names its keys, which are an interface."""
+    import json
+
     data(json.dumps({"schema": schema, **fields}, indent=2, ensure_ascii=True))
 
 
@@ -47,8 +47,10 @@ def paged(text: str) -> None:
 
     `GRADIENT_PAGER` names the pager, `less` is the default; empty or `cat` means none.
     """
-    size = shutil.get_terminal_size()
-    if not on_terminal() or text.count("\n") < size.lines:
+    # Imported here, as elsewhere in this file: what few commands need must not slow down all.
+    import shutil
+
+    if not on_terminal() or text.count("\n") < shutil.get_terminal_size().lines:
         data(text)
         return
     command = os.environ.get("GRADIENT_PAGER")
@@ -57,7 +59,6 @@ def paged(text: str) -> None:
     if command.strip() in ("", "cat"):
         data(text)
         return
-    # Imported here: it costs 10 ms, and only a terminal needs it.
     import subprocess
 
     flush()
@@ -91,6 +92,8 @@ def hint(text: str) -> None:
 def error(message: str, *, code: str, hint_text: str | None, exit_code: int, as_json: bool) -> None:
     """Print an error: one line and a hint, or one JSON object."""
     if as_json:
+        import json
+
         fields = {"code": code, "message": message, "hint": hint_text, "exit_code": exit_code}
         _talk(json.dumps({"schema": "gradient.error/1", **fields}, ensure_ascii=True))
         return
@@ -129,6 +132,8 @@ def paint(text: str, *codes: str, error: bool = False) -> str:
 
 def width() -> int:
     """Columns of the terminal; 100 where there is none."""
+    import shutil
+
     return shutil.get_terminal_size((100, 24)).columns
 
 
