@@ -133,10 +133,8 @@ def table(path: Path, saved: Path) -> None:
     theirs_bytes = sum(row["torch_save_bytes"] for row in rows)
     theirs_s, ours_s = sum(row["torch_save_s"] for row in rows), sum(row["commit_s"] for row in rows)
     say(f"{'sum':>6}{mib(disk_bytes):>14}{ours_s:>8.2f} s{mib(theirs_bytes):>14}{theirs_s:>8.2f} s")
-    say(
-        f"One sample each, on {platform.machine()} with Python {platform.python_version()}; the sum of the commits is the"
-    )
-    say("is the whole repository on disk. `make bench` measures properly.")
+    say(f"One sample each, on {platform.machine()} with Python {platform.python_version()}; the sum of the commits is")
+    say("the whole repository on disk. `make bench` measures properly.")
 
 
 def mib(num_bytes: int) -> str:
