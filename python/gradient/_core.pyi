@@ -198,6 +198,9 @@ class Repository:
     @property
     def config(self) -> dict[str, object]:
         """Name, description, created_at."""
+    @property
+    def notices(self) -> list[str]:
+        """What a reader should hear: that the newest operation can not be read, and what is shown instead."""
     def refresh(self) -> None:
         """Read what others published since."""
     def commit(

@@ -132,6 +132,9 @@ impl Index {
 
     /// Adds the rows of a pack. They win over what was known of the same objects.
     pub(crate) fn insert(&mut self, pack: PackId, len: u64, rows: &[ObjectRow]) {
+        if self.contains_pack(&pack) {
+            return; // A reader that listed the folder was faster than the writer of the pack.
+        }
         let number = self.slots.len() as u32;
         self.slots.push(Slot { pack, len, is_there: true });
         self.numbers.insert(pack, number);

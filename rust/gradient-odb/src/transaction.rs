@@ -125,6 +125,11 @@ impl<'a> Transaction<'a> {
         self.blocks.add(name, canonical, None)
     }
 
+    /// Says whether chunks were written: new ones, or again what was found damaged.
+    pub fn has_new_chunks(&self) -> bool {
+        self.pack.is_some()
+    }
+
     /// Makes the pack durable, then known to the [`Odb`]: blocks, index, footer, two syncs.
     ///
     /// # Errors

@@ -71,6 +71,11 @@ impl Repository {
         Ok(dict)
     }
 
+    #[getter]
+    fn notices(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.inner.notices().into_python(py)
+    }
+
     fn refresh(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.inner.refresh()).into_python(py)
     }
@@ -342,6 +347,9 @@ fn read_metrics(metrics: &Bound<'_, PyDict>) -> PyResult<Vec<(String, Metric)>> 
         let whole = value.is_instance_of::<PyInt>().then(|| value.extract::<i64>().ok()).flatten();
         let metric = match whole {
             Some(value) => Metric::Int(value),
+            None if value.is_instance_of::<PyInt>() => {
+                return Err(invalid(metrics.py(), "bad-metric", &format!("metric {name} does not fit 64 bits")));
+            }
             None => Metric::Float(value.extract()?),
         };
         rows.push((name.extract()?, metric));

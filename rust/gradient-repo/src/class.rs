@@ -6,7 +6,7 @@ use gradient_storage::StorageError;
 
 use crate::error::{ErrorClass, Facts, RepoError};
 
-const FULL_CHECK: &str = "gradient fsck --full";
+const OLDER: &str = "other commits may be whole: gradient log --all, then gradient show REF";
 
 impl RepoError {
     /// What a caller would do next.
@@ -37,7 +37,6 @@ impl RepoError {
             Self::Damaged { .. } => (ErrorClass::Corruption, "damaged-file"),
             Self::Unsupported { .. } => (ErrorClass::Format, "unsupported-format"),
             Self::Busy { .. } => (ErrorClass::Conflict, "busy"),
-            Self::Poisoned { .. } => (ErrorClass::Storage, "poisoned"),
             Self::Closed => (ErrorClass::InvalidInput, "closed"),
             Self::Odb(error) => odb_kind(error),
             Self::Object(_) => (ErrorClass::InvalidInput, "invalid-value"),
@@ -58,15 +57,17 @@ impl RepoError {
             Self::DeletesHead { .. } => Some("gradient checkout another branch first".into()),
             Self::NothingTo { .. } | Self::MovedSince { .. } => Some("gradient ops".into()),
             Self::Invalid { hint, .. } => hint.clone(),
-            Self::DamagedHead { .. } => Some("gradient repair".into()),
-            Self::Damaged { .. } | Self::Odb(OdbError::NotFound { .. }) => Some(FULL_CHECK.into()),
+            Self::DamagedHead { number, .. } => Some(format!(
+                "move ops/{number:020} out of the repository's folder by hand: only what it recorded is lost, and the \
+                 commits before it are whole"
+            )),
+            Self::Damaged { .. } | Self::Odb(OdbError::NotFound { .. }) => Some(OLDER.into()),
             Self::Unsupported { .. } | Self::Odb(OdbError::Unsupported { .. }) => {
                 Some("pip install --upgrade gradient-store".into())
             }
             Self::Busy { .. } => Some("try again".into()),
-            Self::Poisoned { .. } => Some("check the disk, then open the repository again".into()),
             Self::Closed => Some("open the repository again".into()),
-            Self::Odb(error) if error.is_damage() => Some(FULL_CHECK.into()),
+            Self::Odb(error) if error.is_damage() => Some(OLDER.into()),
             Self::Odb(OdbError::Storage(error)) | Self::Storage(error) => storage_hint(error),
             Self::Odb(OdbError::CodingNotReversible { .. }) => Some("test the memory of this machine".into()),
             Self::Odb(_) | Self::Object(_) => None,
@@ -132,6 +133,9 @@ fn storage_kind(error: &StorageError) -> (ErrorClass, &'static str) {
 }
 
 fn storage_hint(error: &StorageError) -> Option<String> {
+    if matches!(error, StorageError::Poisoned { .. }) {
+        return Some("check the disk, then open the repository again".into());
+    }
     // Numbers are those of Linux and macOS alike: EPERM, EACCES, ENOSPC, EROFS.
     match error.errno()? {
         1 | 13 => Some("check the permissions of the repository's folder".into()),

@@ -13,7 +13,7 @@ use gradient_odb::{ByteSource, Progress, Transaction};
 
 use crate::clock::now_ns;
 use crate::error::{RepoError, Result};
-use crate::names::check_name;
+use crate::names::{NAME_BYTES_MAX, check_name};
 use crate::operation::{OperationKind, RefTable, Subject, Target};
 use crate::oplog::HeadState;
 use crate::repository::{Change, PUBLISH_ATTEMPTS_MAX, Repository, State};
@@ -93,9 +93,6 @@ impl Repository {
         let mut state = self.lock_for_writing()?;
         state.lease.begin();
         let outcome = self.commit_locked(&mut state, request, progress);
-        if let Err(error) = &outcome {
-            Self::poison(&mut state, error);
-        }
         state.lease.end();
         let mut outcome = outcome?;
         state.commits_since_upkeep += 1;
@@ -116,6 +113,9 @@ impl Repository {
             let mut transaction = self.odb.begin();
             let (root, raw_len) = stage(&mut transaction, request, progress)?;
             if let Some(existing) = self.existing(&state.head, request, root, raw_len)? {
+                if transaction.has_new_chunks() {
+                    transaction.seal(progress)?; // Chunks that were found damaged, written again.
+                }
                 return Ok(existing);
             }
             let commit = Commit {
@@ -232,12 +232,17 @@ impl Repository {
     }
 }
 
-// `<branch>.<n>` with the lowest n from 1 that is free.
+// `<branch>.<n>` with the lowest n from 1 that is free; a name that would be too long is shortened.
 fn free_name(table: &RefTable, branch: &str) -> String {
+    let longest = NAME_BYTES_MAX - ".18446744073709551615".len();
+    let end = (0..=longest.min(branch.len())).rev().find(|at| branch.is_char_boundary(*at)).unwrap_or(0);
+    let (stem, _) = branch.split_at(end);
     (1..=u64::MAX)
-        .map(|n| format!("{branch}.{n}"))
-        .find(|name| crate::refs::check_free(table, name).is_ok())
-        .unwrap_or_else(|| branch.to_owned())
+        .map(|n| format!("{stem}.{n}"))
+        .find(|name| check_name(name, "branch").is_err() || crate::refs::check_free(table, name).is_ok())
+        .filter(|name| check_name(name, "branch").is_ok())
+        // A name that was cut at a place where no name may end.
+        .unwrap_or_else(|| free_name(table, "kept"))
 }
 
 /// Copies and hashes all tensors, builds the component trees and the root; returns the root hash and the raw bytes.

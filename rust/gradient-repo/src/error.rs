@@ -158,12 +158,6 @@ pub enum RepoError {
         /// Times tried.
         attempts: u32,
     },
-    /// An earlier write failed in a way that leaves the disk's state unknown.
-    #[error("this repository handle saw a failed write and takes no more commits: {reason}")]
-    Poisoned {
-        /// The failed write.
-        reason: String,
-    },
     /// The handle was closed.
     #[error("this repository handle is closed")]
     Closed,

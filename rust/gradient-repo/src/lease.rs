@@ -64,7 +64,9 @@ impl Lease {
     // Known dead: written on this machine, since its last boot, by a process that is gone.
     fn is_dead(&self, here: &Self) -> bool {
         self.host == here.host
-            && (self.boot != here.boot || process_start(self.pid).is_none_or(|started| started != self.started))
+            && (self.boot != here.boot
+                || is_gone(self.pid)
+                || process_start(self.pid).is_some_and(|started| started != self.started))
     }
 }
 
@@ -172,6 +174,12 @@ fn process_namespace() -> String {
 
 fn read_line(path: &str) -> String {
     std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+// Only a process that the system says is not there is gone; one that may not be signalled is alive.
+fn is_gone(pid: u64) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
 // Start time of a process in clock ticks since boot: field 22 of /proc/<pid>/stat, counted behind the name, which may

@@ -208,6 +208,8 @@ impl Operation {
     /// As [`Operation::payload`].
     pub fn encode(&self) -> Result<(Vec<u8>, OperationId)> {
         let payload = self.payload()?;
+        // What no reader would take is not published: it would lock everybody out.
+        Self::decode(&payload, self.n, "an operation in the making")?;
         Ok((envelope::wrap(OPERATION_MAGIC, &payload), OperationId::of(&payload)))
     }
 

@@ -38,7 +38,6 @@ pub(crate) struct State {
     pub(crate) trash: Vec<(Vec<gradient_odb::PackId>, Running)>,
     /// Begins full: a run that never lives for long does its upkeep with its first commit.
     pub(crate) commits_since_upkeep: u32,
-    poisoned: Option<String>,
     closed: bool,
 }
 
@@ -94,14 +93,7 @@ impl Repository {
         let odb = Odb::open(storage.clone())?;
         odb.exclude(&head.operation.condemned);
         let lease = LeaseKeeper::new(storage.clone(), random_id()?);
-        let state = State {
-            head,
-            lease,
-            trash: Vec::new(),
-            commits_since_upkeep: COMMITS_PER_UPKEEP,
-            poisoned: None,
-            closed: false,
-        };
+        let state = State { head, lease, trash: Vec::new(), commits_since_upkeep: COMMITS_PER_UPKEEP, closed: false };
         Ok(Self { storage, odb, log, format, config, state: Mutex::new(state) })
     }
 
@@ -135,6 +127,19 @@ impl Repository {
     /// [`RepoError::Closed`].
     pub fn head_state(&self) -> Result<HeadState> {
         Ok(self.lock()?.head.clone())
+    }
+
+    /// What is wrong with the repository that a reader should hear: a newest operation that can not be read.
+    ///
+    /// # Errors
+    /// [`RepoError::Closed`].
+    pub fn notices(&self) -> Result<Vec<String>> {
+        let state = self.lock()?;
+        let told = state.head.damaged.iter().map(|(number, reason)| {
+            let readable = state.head.operation.n;
+            format!("operation {number} can not be read ({reason}): what is shown is as of operation {readable}")
+        });
+        Ok(told.collect())
     }
 
     /// Bytes of all files below the repository's folder.
@@ -172,13 +177,10 @@ impl Repository {
         if state.closed { Err(RepoError::Closed) } else { Ok(state) }
     }
 
-    // For writers: refused after a failed write, on a damaged head and on features that only readers know.
+    // For writers: refused on a damaged head and on features that only readers know.
     pub(crate) fn lock_for_writing(&self) -> Result<MutexGuard<'_, State>> {
         self.format.check_writable()?;
         let mut state = self.lock()?;
-        if let Some(reason) = &state.poisoned {
-            return Err(RepoError::Poisoned { reason: reason.clone() });
-        }
         self.advance(&mut state)?;
         if let Some((number, reason)) = state.head.damaged.clone() {
             return Err(RepoError::DamagedHead { number, readable: state.head.operation.n, reason });
@@ -215,7 +217,7 @@ impl Repository {
         outcome
     }
 
-    /// Publishes one operation; false if somebody was first. An error poisons the handle (rule D3).
+    /// Publishes one operation; false if somebody was first. After a failed sync the storage takes no more (rule D3).
     ///
     /// Condemned packs that no longer lie in `packs/` need no naming any more: whoever reads this operation lists the
     /// folder again.
@@ -247,22 +249,12 @@ impl Repository {
             refs: Refs::choose(&change.table, n, state.head.whole.0, &state.head.whole.1),
             condemned,
         };
-        match self.log.publish(Some(&state.head), operation) {
-            Ok(Published::Done(head)) => {
+        match self.log.publish(Some(&state.head), operation)? {
+            Published::Done(head) => {
                 state.head = *head;
                 Ok(true)
             }
-            Ok(Published::Lost) => Ok(false),
-            Err(error) => {
-                state.poisoned = Some(error.to_string());
-                Err(error)
-            }
-        }
-    }
-
-    pub(crate) fn poison(state: &mut State, error: &RepoError) {
-        if matches!(error, RepoError::Storage(_)) {
-            state.poisoned = Some(error.to_string());
+            Published::Lost => Ok(false),
         }
     }
 }

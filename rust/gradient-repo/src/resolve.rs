@@ -125,6 +125,7 @@ impl Repository {
 
     fn resolved(&self, commit: CommitId, branch: Option<String>, notices: Vec<String>) -> Result<Resolved> {
         let read = self.commit_of(&commit)?;
+        let notices = self.notices()?.into_iter().chain(notices).collect();
         Ok(Resolved { commit, step: read.step, branch, made_on: read.branch, notices })
     }
 }

@@ -133,7 +133,9 @@ fn a_damaged_head_is_read_past_and_not_written_past() {
         assert_eq!(other.resolve("main", None).expect("the tip before").commit, one);
         let error = Line::from(&other, "main", one).try_commit(3, 3, 300).expect_err("refused");
         assert_eq!(error.class(), ErrorClass::Corruption);
-        assert_eq!(error.hint().as_deref(), Some("gradient repair"));
+        assert!(error.hint().is_some_and(|hint| hint.contains(&format!("move ops/{n:020}"))));
+        assert_eq!(other.notices().expect("open").len(), 1);
+        assert_eq!(other.resolve("latest", None).expect("the tip before").notices.len(), 1, "nobody is misled");
     }
     storage.replace(&Key::operation(n), &whole, Durability::Unsynced).expect("mended");
     Line::from(&reopen(&storage), "main", one).commit(3, 3);
@@ -228,4 +230,36 @@ fn what_the_dead_left_behind_is_cleared_with_the_first_commit_of_the_next_proces
     let other = reopen(&storage);
     Line::new(&other, "exp").commit(1, 2);
     assert!(!storage.exists(&temporary).expect("looked"));
+}
+
+#[test]
+fn an_operation_that_a_sleeping_writer_left_below_the_fold_leads_nobody_astray() {
+    let (storage, repo) = new();
+    let one = Line::new(&repo, "main").commit(1, 1).commit;
+    let idle = reopen(&storage);
+    let n = idle.head_state().expect("open").operation.n;
+    repo.create_tag("t", one).expect("a tag");
+    let left = storage.read(&Key::operation(n + 1), 1 << 20).expect("read");
+    for at in 0..600 {
+        repo.create_tag(&format!("t{at}"), one).expect("a tag");
+    }
+    repo.maintain().expect("folded");
+    // As if a writer had published n + 1 over its own folded twin and died before it looked for n.
+    storage.replace(&Key::operation(n + 1), &left, Durability::Unsynced).expect("left behind");
+    idle.create_tag("late", one).expect("published after the true head");
+    let (table, _) = reopen(&storage).refs().expect("refs");
+    assert!(table.contains_key("late") && table.len() == 603, "{}", table.len());
+}
+
+#[test]
+fn a_branch_with_the_longest_name_keeps_its_old_tip_under_a_name_that_can_be_read() {
+    let (storage, repo) = new();
+    for name in ["z".repeat(254), format!("{}/{}", "y".repeat(233), "x".repeat(20)), "main".to_owned()] {
+        let old = Line::new(&repo, &name).commit(5, 1);
+        let new = Line::new(&repo, &name).commit(1, 2);
+        let beside = new.displaced.expect("kept");
+        let (table, _) = reopen(&storage).refs().expect("refs");
+        assert_eq!(table.get(&beside), Some(&Target::Branch(old.commit)), "{beside}");
+        assert_eq!(table.get(&name), Some(&Target::Branch(new.commit)));
+    }
 }
