@@ -110,6 +110,28 @@ def test_a_step_that_left_the_line_is_still_found(run: Any, engine: GradientEngi
     assert engine.resume(far.id) == 100
 
 
+def test_what_another_engine_has_committed_since_is_restored(
+    run: Any, new_run: Callable[..., Any], engine: GradientEngine, ws: Path
+) -> None:
+    engine.commit(1)
+    other = new_run(5)
+    second = attach(other, ws, resume="latest")
+    other.train(1)
+    second.commit(2)
+    assert engine.resume_latest() == 2
+    assert run.fingerprint() == other.fingerprint()
+    other.train(1)
+    second.commit(3)
+    assert engine.resume("main@3") == 3
+
+
+def test_a_branch_that_another_engine_began_is_restored(
+    run: Any, new_run: Callable[..., Any], engine: GradientEngine, ws: Path
+) -> None:
+    attach(new_run(5), ws).commit(1)
+    assert engine.resume_latest() == 1
+
+
 def test_commits_go_on_from_what_was_restored(run: Any, engine: GradientEngine, ws: Path) -> None:
     first = engine.commit(1)
     run.train(1)

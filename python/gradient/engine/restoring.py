@@ -55,6 +55,7 @@ def restore_ref(
     """
     if hyperparameters not in ("commit", "script"):
         raise InvalidInputError(f'hyperparameters is "commit" or "script", not {hyperparameters!r}', code="bad-option")
+    session.repo.refresh()
     core = session.repo.core
     resolved = core.resolve(ref, branch=session.line.branch)
     session.say(resolved.notices)
@@ -89,6 +90,7 @@ def restore_latest(session: Session, *, skip_damaged: bool, **options: Any) -> R
         NotFoundError: The branch has no commits.
         CorruptionError: The tip is damaged, and `skip_damaged` is False or no commit of the branch is whole.
     """
+    session.repo.refresh()
     branch = session.line.branch
     if branch not in session.repo.branches():
         raise NotFoundError(
