@@ -301,6 +301,40 @@ def test_a_first_commit_with_unclaimed_state_is_refused_and_names_it(run: Any, w
     assert resumed.commit(3).step == 3
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_state_that_was_dropped_is_not_applied_when_it_is_registered(run: Any, ws: Path, again: bool) -> None:
+    engine, _ = registered(run, ws)
+    engine.commit(2)
+    resumed = attach(run, ws, resume="latest")
+    resumed.drop_state("curriculum")
+    if again:
+        resumed.resume("main@2")
+    before = random.getstate()
+    random.random()
+    box = Box("easy")
+    resumed.register("curriculum", box)
+    assert box.set_to == []
+    assert random.getstate() != before
+
+
+def test_state_registered_after_a_commit_is_new(run: Any, ws: Path) -> None:
+    engine = attach(run, ws)
+    engine.register("curriculum", Box("hard"))
+    engine.commit(2)
+    resumed = attach(run, ws, resume="latest")
+    resumed.drop_state("curriculum")
+    resumed.commit(3)
+    assert resumed._session.plan is None
+    assert resumed._session.pending() == []
+    box = Box("easy")
+    resumed.register("curriculum", box)
+    assert box.set_to == []
+    resumed.commit(4)
+    box.value = "lost"
+    resumed.resume("main@4")
+    assert box.value == "easy"
+
+
 def test_state_registered_before_the_restore_is_part_of_it(run: Any, ws: Path) -> None:
     engine, _ = registered(run, ws)
     engine.commit(2)

@@ -79,6 +79,7 @@ def attach(
         opened.close()
         raise
     try:
+        session.say(opened.core.notices)
         _meet_others(session)
         step = _start(session, settings)
         session.manifest.write()

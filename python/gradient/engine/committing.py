@@ -62,6 +62,8 @@ def commit(
     # From here on the commit is durable: nothing below may hide that.
     session.line = Line(branch=result.branch, base=result.id, first=False, step=number)
     session.num_commits += 1
+    # What is registered from now on is new: the restored commit's values, and its generators, are of the past.
+    session.plan = None
     _tell(session, result, [*captured.notes, *_data_position(captured.sections)])
     _housekeeping(session)
     if result.conflict:

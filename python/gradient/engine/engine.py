@@ -220,7 +220,8 @@ class GradientEngine(OpenEngine):
     def register_state(self, name: str, *, getter: Callable[[], Any], setter: Callable[[Any], object]) -> None:
         """Make the value of a getter part of every commit; a restore gives it to the setter.
 
-        If the commit restored last holds it already, the setter is called at once and the generators are set again.
+        If the commit restored last holds it already, and nothing was committed since, the setter is called at once and
+        the generators are set again. What was dropped is not given to the setter.
 
         Args:
             name: Its name in the commit; registering it again replaces what was there.
@@ -257,4 +258,4 @@ class GradientEngine(OpenEngine):
             if bare not in session.offered and name not in session.offered:
                 listed = ", ".join(sorted(session.offered)) or "nothing"
                 raise NotFoundError(f"no unclaimed state is called {name!r}; there is {listed}", code="no-such-state")
-            session.dropped.add(name)
+            session.drop(name)

@@ -74,6 +74,7 @@ def restore_ref(
     _carry_out(session, plan, resolved)
     if only is None:
         session.blocked = None
+    plan.pending = pending
     session.plan = plan
     session.commit_id = resolved.id
     session.seed = None

@@ -50,7 +50,7 @@ class Session:
         models: The models attached to.
         strict: Whether restores refuse what only one side has.
         pid: The process that attached.
-        plan: The last restore's plan, for state that is registered later.
+        plan: The last restore's plan, for state that is registered later; None once something was committed.
         commit_id: The commit that was restored last.
         offered: Names of state that a restore found and nobody had claimed.
         dropped: Names that the script said it can do without.
@@ -114,7 +114,13 @@ class Session:
         """Section and name of what the restored commit holds and nobody has claimed or dropped."""
         if self.plan is None:
             return []
-        return [(section, name) for section, name in self.plan.pending if not self.is_dropped(section, name)]
+        return list(self.plan.pending)
+
+    def drop(self, name: str) -> None:
+        """Do without state of this name, in the commit that was restored and in those that will be."""
+        self.dropped.add(name)
+        if self.plan is not None:
+            self.plan.pending = [key for key in self.plan.pending if not self.is_dropped(*key)]
 
     def is_dropped(self, section: str, name: str) -> bool:
         """Whether the script said that it can do without this."""
