@@ -46,15 +46,21 @@ class Session:
 
         repo = workspace.open_repo(repo=self.repo_name)
         try:
+            say_notices(repo.core.notices)
             yield repo
         finally:
             repo.close()
 
 
+_said: set[str] = set()
+
+
 def say_notices(notices: Sequence[str]) -> None:
-    """Print what a ref's meaning needs said."""
+    """Print what a repository's state or a ref's meaning needs said, each once."""
     for notice in notices:
-        _out.note(f"note: {notice}")
+        if notice not in _said:
+            _said.add(notice)
+            _out.note(f"note: {notice}")
 
 
 def describe_head(repo: Repo) -> str:
