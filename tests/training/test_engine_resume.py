@@ -335,6 +335,24 @@ def test_state_registered_after_a_commit_is_new(run: Any, ws: Path) -> None:
     assert box.value == "easy"
 
 
+def test_a_registration_that_fails_keeps_the_one_before(run: Any, ws: Path) -> None:
+    engine, generator = registered(run, ws)
+    with pytest.raises(InvalidInputError):
+        engine.register_state("env", getter=3, setter=print)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError):
+        engine.register("curriculum", object())  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError):
+        engine.register_generator("sampler", object())
+    handle = engine.commit(2)
+    drawn = generator.random(4).tolist()
+    with Repo.open(ws / "gpt") as repo:
+        held = repo.core.components(handle.id)
+    assert list(held["extra"]) == ["curriculum", "env"]
+    assert "sampler" in held["rng"]
+    engine.resume("main@2")
+    assert generator.random(4).tolist() == drawn
+
+
 def test_state_registered_before_the_restore_is_part_of_it(run: Any, ws: Path) -> None:
     engine, _ = registered(run, ws)
     engine.commit(2)

@@ -224,27 +224,24 @@ class GradientEngine(OpenEngine):
         the generators are set again. What was dropped is not given to the setter.
 
         Args:
-            name: Its name in the commit; registering it again replaces what was there.
+            name: Its name in the commit; registering it again replaces what was there, unless it fails.
             getter: Gives the value: numbers, texts, containers, arrays and tensors; see the docs for all of them.
             setter: Takes such a value.
         """
         with self._in_use() as session:
-            session.state.remove("extra", name)
-            session.state.add_external(name, getter, setter)
+            session.state.add_external(name, getter, setter, replace=True)
             restoring.apply_late(session, "extra", name)
 
     def register(self, name: str, obj: Stateful) -> None:
         """Make an object with `state_dict` and `load_state_dict` part of every commit; else as `register_state`."""
         with self._in_use() as session:
-            session.state.remove("extra", name)
-            session.state.add_object(name, obj)
+            session.state.add_object(name, obj, replace=True)
             restoring.apply_late(session, "extra", name)
 
     def register_generator(self, name: str, generator: Any) -> None:
         """Make a generator of torch, NumPy or Python part of every commit; else as `register_state`."""
         with self._in_use() as session:
-            session.state.remove("rng", name)
-            session.state.add_generator(name, generator)
+            session.state.add_generator(name, generator, replace=True)
             restoring.apply_late(session, "rng", name)
 
     def drop_state(self, name: str) -> None:
