@@ -196,7 +196,10 @@ class RestorePlan:
             )
 
     def finish(self) -> None:
-        """Do what is left once the jobs were read: scatter, bump versions, set all that is no tensor, RNG last."""
+        """Do what is left once the jobs were read: scatter, bump versions, set all that is no tensor, RNG last.
+
+        Of the plan itself only what `repeat` needs is left.
+        """
         self.partial = True
         for fill in self._fills:
             fill()
@@ -206,6 +209,9 @@ class RestorePlan:
         for _, step in sorted(self._steps, key=lambda item: item[0]):
             step()
         self.partial = False
+        # Whoever keeps the plan needs the random numbers again; copies of the tensors would only take memory.
+        self.jobs, self._fills, self._written, self._targets = [], [], [], {}
+        self._steps = [(phase, step) for phase, step in self._steps if phase is Phase.RNG]
 
     def _read_into(self, stored: StoredTensor, tensor: Tensor, *, live: bool = True) -> None:
         if stored.nbytes == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import time
+import weakref
 
 import pytest
 import torch
@@ -306,3 +307,16 @@ def _timed(function):
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def test_a_plan_that_was_carried_out_keeps_no_copy_of_a_tensor(carry, put_back):
+    run, given = Run(), []
+    run.state.add_external("buffer", lambda: torch.arange(512.0), lambda value: given.append(weakref.ref(value)))
+    plan = put_back(run.state, carry(run.state.capture()))
+    gc.collect()
+    assert given[0]() is None
+    assert plan.jobs == []
+    random_before = torch.get_rng_state()
+    torch.rand(3)
+    plan.repeat(type(plan)())
+    assert torch.equal(torch.get_rng_state(), random_before), "the generators can be set again"
