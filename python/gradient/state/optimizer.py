@@ -7,6 +7,7 @@ rates, and takes `fused` from the commit. Classes that override it know better; 
 from __future__ import annotations
 
 import copy
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -170,10 +171,12 @@ class OptimizerPart(Part):
                 self.optimizer.state.pop(parameter, None)
 
     def _set_groups(self, pairs: list[GroupPair], rebuilt: list[dict[str, Any]], hyperparameters: str) -> None:
+        # A tensor that the commit's tensor was read into is taken: no number equals this one.
+        filled = {id(value): math.nan for values in rebuilt for value in values.values() if isinstance(value, Tensor)}
         for pair, values in zip(pairs, rebuilt, strict=True):
             for key, value in values.items():
                 if key != "params" and (hyperparameters == "commit" or key not in pair.group):
-                    pair.group[key] = value
+                    pair.group[key] = _as_live(pair.group.get(key), value, filled)
 
     def _by_name(self, named: list[list[str]]) -> dict[str, Tensor]:
         groups = self.optimizer.param_groups
@@ -187,6 +190,19 @@ class OptimizerPart(Part):
             if id(key) not in known and not (isinstance(value, dict) and not value):
                 what = "a tensor that is in none of its groups" if isinstance(key, Tensor) else repr(key)
                 raise refused(f"{self.where}/state", f"state for {what} can not be stored: it is kept by parameter")
+
+
+def _as_live(live: Any, value: Any, filled: dict[int, float]) -> Any:
+    """Write a number into the tensor that the script has in its place: a captured graph reads that one.
+
+    Groups that share the tensor here and have other numbers in the commit part: the later one gets a tensor of its own.
+    """
+    if not isinstance(live, Tensor) or not isinstance(value, int | float) or live.numel() != 1:
+        return value
+    if filled.setdefault(id(live), value) != value:
+        return torch.full_like(live, value)
+    with torch.no_grad():
+        return live.fill_(value)
 
 
 def _values(group: dict[str, Any]) -> dict[str, Any]:

@@ -255,6 +255,30 @@ def test_a_tensor_learning_rate_stays_the_same_tensor(carry, put_back):
     assert plan.messages == ["lr tensor(0.5) -> tensor(0.25)"]
 
 
+def test_a_number_of_the_commit_goes_into_the_tensor_of_the_script(carry, put_back):
+    model, other = model_for("Adam"), model_for("Adam")
+    resumed = optim.Adam(other.parameters(), lr=torch.tensor(0.5))
+    held = resumed.param_groups[0]["lr"]
+    carried = carry(state_of(model, optim.Adam(model.parameters(), lr=0.25)).capture())
+    put_back(state_of(other, resumed), carried)
+    assert resumed.param_groups[0]["lr"] is held
+    assert held.item() == 0.25
+
+
+def test_two_numbers_never_go_into_one_tensor(carry, put_back):
+    def make(lr, rates):
+        model = model_for("Adam")
+        groups = [{"params": list(model[0].parameters())}, {"params": list(model[2].parameters())}]
+        for group, rate in zip(groups, rates, strict=False):
+            group["lr"] = rate
+        return model, optim.Adam(groups, lr=lr)
+
+    (model, optimizer), (other, resumed) = make(0.5, (0.25, 0.125)), make(torch.tensor(0.5), ())
+    assert resumed.param_groups[0]["lr"] is resumed.param_groups[1]["lr"]
+    put_back(state_of(other, resumed), carry(state_of(model, optimizer).capture()))
+    assert [group["lr"].item() for group in resumed.param_groups] == [0.25, 0.125]
+
+
 def test_groups_that_share_a_tensor_learning_rate_share_it_again(carry, put_back):
     def make(lr, shared):
         model = model_for("Adam")
