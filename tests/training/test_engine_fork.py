@@ -113,8 +113,12 @@ def test_a_reset_optimizer_is_empty_and_has_the_scripts_hyper_parameters(run: An
 
 def test_a_reset_scheduler_is_as_it_was_at_attach(run: Any, engine: GradientEngine) -> None:
     assert run.scheduler.last_epoch == 4
+    for group in run.optimizer.param_groups:
+        group["lr"] = 1e-4
+    engine.commit(4)
     engine.fork(from_ref="main@4", new_branch="b", reset_scheduler=True)
     assert run.scheduler.last_epoch == 0
+    assert run.optimizer.param_groups[0]["lr"] == 1e-2
     engine.fork(from_ref="main@4", new_branch="c")
     assert run.scheduler.last_epoch == 4
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,33 @@ SCRIPT_KEYS = frozenset({"foreach", "fused", "capturable", "differentiable", "pa
 
 _SCHEDULE_KEYS = frozenset({"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"})
 """Keys that schedulers add to a group."""
+
+_MOVED_KEYS = frozenset({"lr", "momentum", "betas"})
+"""Keys that schedulers change as training goes on."""
+
+SCHEDULED_KEYS = _SCHEDULE_KEYS | _MOVED_KEYS
+"""All that is a scheduler's in a group."""
+
+
+def copied(group: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """Copy those of these keys that a group has."""
+    return {
+        key: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for key, value in group.items()
+        if key in keys
+    }
+
+
+def put_back(group: dict[str, Any], values: Mapping[str, Any], keys: Collection[str]) -> None:
+    """Give a group what `copied` gave for these keys, and no other of them; a tensor stays the same one."""
+    for key in [key for key in group if key in keys and key not in values]:
+        del group[key]
+    for key, value in values.items():
+        live = group.get(key)
+        if isinstance(value, Tensor) and isinstance(live, Tensor):
+            tensors.copy_bits(live, value)
+        else:
+            group[key] = copy.deepcopy(value)
 
 
 def stored_keys(group: Mapping[str, Any]) -> list[str]:
@@ -100,7 +128,7 @@ def overrides(pairs: Sequence[GroupPair], plan: RestorePlan) -> None:
         for key in group:
             if key in SCRIPT_KEYS or key == "params" or key not in stored or _same(stored[key], group[key]):
                 continue
-            if scheduled and key in ("lr", "momentum", "betas"):
+            if scheduled and key in _MOVED_KEYS:
                 continue
             if plan.hyperparameters == "commit":
                 _say(plan, f"{key} {_text(group[key])} -> {_text(stored[key])}")

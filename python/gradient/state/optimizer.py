@@ -6,7 +6,6 @@ rates, and takes `fused` from the commit. Classes that override it know better; 
 
 from __future__ import annotations
 
-import copy
 import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,7 @@ from torch.optim import Optimizer
 
 from gradient._core import Alias
 from gradient.errors import InvalidInputError
-from gradient.state import tensors
-from gradient.state.groups import compare_keys, match_groups, overrides, stored_keys
+from gradient.state.groups import compare_keys, copied, match_groups, overrides, put_back, stored_keys
 from gradient.state.part import Capture, Mapping, Part
 from gradient.state.paths import Path, refused
 from gradient.state.plan import Phase
@@ -55,7 +53,7 @@ class OptimizerPart(Part):
                 hint="register(name, obj) keeps anything with state_dict and load_state_dict",
             )
         self.optimizer = optimizer
-        self._script = [_values(group) for group in optimizer.param_groups]
+        self._script = [copied(group, group.keys() - {"params"}) for group in optimizer.param_groups]
 
     def capture(self, capture: Capture) -> Mapping:
         """See `Part.capture`."""
@@ -120,14 +118,7 @@ class OptimizerPart(Part):
         """Forget all state and go back to the script's hyper-parameters, as they were when the optimizer was added."""
         self.optimizer.state.clear()
         for group, script in zip(self.optimizer.param_groups, self._script, strict=False):
-            for key in group.keys() - script.keys() - {"params"}:
-                del group[key]
-            for key, value in script.items():
-                live = group.get(key)
-                if isinstance(value, Tensor) and isinstance(live, Tensor):
-                    tensors.copy_bits(live, value)
-                else:
-                    group[key] = copy.deepcopy(value)
+            put_back(group, script, group.keys() - {"params"})
 
     def _place(
         self,
@@ -203,14 +194,6 @@ def _as_live(live: Any, value: Any, filled: dict[int, float]) -> Any:
         return torch.full_like(live, value)
     with torch.no_grad():
         return live.fill_(value)
-
-
-def _values(group: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
-        for key, value in group.items()
-        if key != "params"
-    }
 
 
 def _wanted(

@@ -10,10 +10,12 @@ import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from gradient._types import Stateful
 from gradient.errors import InvalidInputError
+from gradient.state.groups import SCHEDULED_KEYS, copied, put_back
 from gradient.state.part import Capture, Mapping, Part
 from gradient.state.plan import Phase
 
@@ -47,6 +49,7 @@ class SchedulerPart(Part):
             )
         self.scheduler = scheduler
         self._script = _copied(scheduler.state_dict())
+        self._groups = [copied(group, SCHEDULED_KEYS) for group in self._param_groups()]
 
     def capture(self, capture: Capture) -> Mapping:
         """See `Part.capture`."""
@@ -60,7 +63,7 @@ class SchedulerPart(Part):
         plan.then(Phase.SCHEDULER, partial(self.scheduler.load_state_dict, value))
 
     def reset(self) -> None:
-        """Go back to the state that the scheduler had when it was added.
+        """Go back to the state that the scheduler had when it was added, and the learning rates with it.
 
         Raises:
             InvalidInputError: That state could not be copied.
@@ -68,6 +71,12 @@ class SchedulerPart(Part):
         if self._script is None:
             raise InvalidInputError(f"{self.where}: its state could not be copied when it was added, and not be reset")
         self.scheduler.load_state_dict(copy.deepcopy(self._script))
+        for group, values in zip(self._param_groups(), self._groups, strict=False):
+            put_back(group, values, SCHEDULED_KEYS)
+
+    def _param_groups(self) -> list[dict[str, Any]]:
+        optimizer = getattr(self.scheduler, "optimizer", None)
+        return optimizer.param_groups if isinstance(optimizer, Optimizer) else []
 
 
 def _compare(where: str, here: Any, stored: Any, plan: RestorePlan) -> None:

@@ -160,12 +160,30 @@ def test_a_load_state_dict_that_sets_learning_rates_does_not_win(carry, put_back
 def test_reset_goes_back_to_the_state_at_attach(carry, put_back):
     run, other = Run("SequentialLR"), Run("SequentialLR")
     before = repr(other.scheduler.state_dict())
+    rate = other.optimizer.param_groups[0]["lr"]
     for number in range(5):
         run.step(number)
     put_back(other.state, carry(run.state.capture()))
     assert repr(other.scheduler.state_dict()) != before
     other.state.reset_schedulers()
     assert repr(other.scheduler.state_dict()) == before
+    assert other.optimizer.param_groups[0]["lr"] == rate
+
+
+@pytest.mark.parametrize("kind", ["StepLR", "OneCycleLR", "CyclicLR"])
+def test_after_a_reset_the_learning_rates_are_those_of_a_new_run(kind, carry, put_back):
+    fresh, run, other = Run(kind), Run(kind), Run(kind)
+    for number in range(5):
+        run.step(number)
+    put_back(other.state, carry(run.state.capture()))
+    other.state.reset_schedulers()
+    for number in range(6):
+        ours, theirs = other.optimizer.param_groups[0], fresh.optimizer.param_groups[0]
+        assert [ours.get(key) for key in ("lr", "initial_lr", "max_lr", "betas", "momentum")] == [
+            theirs.get(key) for key in ("lr", "initial_lr", "max_lr", "betas", "momentum")
+        ]
+        other.step(number)
+        fresh.step(number)
 
 
 def test_another_learning_rate_of_the_script_is_said_though_there_is_a_scheduler(carry, put_back):
