@@ -66,22 +66,26 @@ class GradientWatch:
         """Refuse gradients in flight; give a note if there are others that no optimizer uses.
 
         Raises:
-            InvalidInputError: A gradient changed since its optimizer's last step (code `gradients-in-flight`).
+            InvalidInputError: A gradient changed since its optimizer's last step, or there is one and no optimizer that
+                could tell (code `gradients-in-flight`).
         """
         stepped: set[int] = set()
         for name, optimizer in optimizers.items():
             found = self.in_flight(optimizer, names.groups(name, optimizer.param_groups)[0])
             if found:
-                raise InvalidInputError(
+                raise _refused(
                     f"optim/{name}: the gradients of {len(found)} parameters changed since its last step "
-                    f"({', '.join(found[:3])}{', ...' if len(found) > 3 else ''}), and can not be committed yet",
-                    code="gradients-in-flight",
-                    hint="commit right after optimizer.step(), or after zero_grad(set_to_none=True); with "
-                    'grads="never" they are left out and a resumed run starts without them',
+                    f"({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})",
+                    "commit right after optimizer.step(), or after zero_grad(set_to_none=True)",
                 )
             stepped.update(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
         others = sum(held.grad is not None and id(held) not in stepped for held in names.every_parameter())
-        if not others or not optimizers:
+        if others and not optimizers:
+            raise _refused(
+                f"{others} parameters have gradients, and there is no attached optimizer that could have used them",
+                "attach the optimizer, or commit after zero_grad(set_to_none=True)",
+            )
+        if not others:
             return []
         return [f"{others} parameters have gradients but no attached optimizer; these gradients are not kept"]
 
@@ -112,3 +116,11 @@ class GradientWatch:
         """Remove every hook."""
         while self._undo:
             self._undo.pop()()
+
+
+def _refused(what: str, hint: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{what}; gradients can not be committed yet",
+        code="gradients-in-flight",
+        hint=f'{hint}; with grads="never" they are left out and a resumed run starts without them',
+    )

@@ -107,6 +107,23 @@ def test_gradients_of_parameters_without_an_optimizer_are_said_once():
     assert not any("have gradients" in note for note in run.state.capture().notes)
 
 
+def test_gradients_without_any_optimizer_are_refused():
+    run = Run()
+    run.backward()
+    for grads in ("auto", "never"):
+        state = TrainState(grads=grads)
+        state.add_models({"main": run.model})
+        if grads == "never":
+            state.capture()
+            continue
+        with pytest.raises(InvalidInputError, match="2 parameters have gradients") as caught:
+            state.capture()
+        assert caught.value.code == "gradients-in-flight"
+        assert 'grads="never"' in caught.value.hint
+    run.optimizer.zero_grad()
+    state.capture()
+
+
 def test_a_restore_sets_every_gradient_to_none(carry, put_back):
     run = Run()
     carried = carry(run.state.capture())
