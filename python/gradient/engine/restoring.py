@@ -102,7 +102,10 @@ def restore_latest(session: Session, *, skip_damaged: bool, **options: Any) -> R
     except CorruptionError as error:
         whole = _newest_whole(session.repo.core, branch)
         if whole is None:
-            error.hint = f"no commit of branch {branch} verifies; gradient fsck --full tells what is damaged"
+            error.hint = (
+                f"no commit of branch {branch} verifies; restore one of another branch: gradient log --all, "
+                "then engine.resume(ref)"
+            )
             raise
         name = f"{branch}@{whole.step}"
         if not skip_damaged:
