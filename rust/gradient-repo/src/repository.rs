@@ -164,11 +164,12 @@ impl Repository {
         };
         state.closed = true;
         let has_written = state.lease.release();
-        match self.odb.write_caches() {
-            // Who only read may not be allowed to write; the next reader rebuilds what it needs.
-            Err(_) if !has_written => Ok(()),
-            outcome => Ok(outcome?),
+        if has_written {
+            return Ok(self.odb.write_caches()?);
         }
+        // Who only read may not be allowed to write, and the next reader rebuilds what it needs.
+        self.odb.write_caches_if_stale().ok();
+        Ok(())
     }
 
     pub(crate) fn lock(&self) -> Result<MutexGuard<'_, State>> {
