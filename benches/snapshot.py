@@ -40,12 +40,20 @@ def commits(before: dict[str, Any], now: dict[str, Any]) -> None:
     added: list[int] = []
     metadata: list[tuple[int, int]] = []
     engines: list[GradientEngine] = []
+    kept: list[tuple[pathlib.Path, int, set[pathlib.Path]]] = []
     with folder() as root:
         count = iter(range(1_000_000))
 
-        def ours(steady: bool) -> Any:
+        def measure_last() -> None:
             if engines:
+                workspace, size, packs = kept.pop()
+                added.append(tree_bytes(workspace) - size)
+                (pack,) = set(workspace.rglob("*.pack")) - packs
+                metadata.append(metadata_bytes(pack))
                 engines.pop().close()
+
+        def ours(steady: bool) -> Any:
+            measure_last()
             workspace = root / f"workspace-{next(count)}"
             lab.put(model, optimizer, before if steady else now)
             engine = attach(model, optimizer, workspace)
@@ -53,16 +61,8 @@ def commits(before: dict[str, Any], now: dict[str, Any]) -> None:
             if steady:
                 engine.commit(200)
                 lab.put(model, optimizer, now)
-            size = tree_bytes(workspace)
-            packs = set(workspace.rglob("*.pack"))
-
-            def commit() -> None:
-                engine.commit(220)
-                added.append(tree_bytes(workspace) - size)
-                (pack,) = set(workspace.rglob("*.pack")) - packs
-                metadata.append(metadata_bytes(pack))
-
-            return commit
+            kept.append((workspace, tree_bytes(workspace), set(workspace.rglob("*.pack"))))
+            return lambda: engine.commit(220)
 
         def peer() -> Any:
             path = root / f"state-{next(count)}.pt"
@@ -81,7 +81,7 @@ def commits(before: dict[str, Any], now: dict[str, Any]) -> None:
             }
         )
         table("durable commit, verified (AdamW, fp32, s220)", seconds, "torch.save + fsync", raw)
-        engines.pop().close()
+        measure_last()
     size, payload = metadata[-1]
     print(f"  raw {raw:,} bytes; stored {added[-1]:,}; ratio {raw / added[-1]:.3f}")
     print(f"  pack bytes that are no chunk payload: {size:,} ({size / 1024:.1f} KiB); payload {payload:,}")
