@@ -39,6 +39,9 @@ impl Storage for Failing {
     fn replace(&self, key: &Key, bytes: &[u8], durability: Durability) -> Result<(), StorageError> {
         self.inner.replace(key, bytes, durability)
     }
+    fn overwrite(&self, key: &Key, bytes: &[u8]) -> Result<(), StorageError> {
+        self.inner.overwrite(key, bytes)
+    }
     fn read(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StorageError> {
         self.inner.read(key, max_len)
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gradient_object::cbor;
-use gradient_storage::{Durability, Folder, Key, Storage};
+use gradient_storage::{Folder, Key, Storage};
 
 use crate::envelope;
 use crate::error::Result;
@@ -116,7 +116,7 @@ impl LeaseKeeper {
         self.lease.beat += 1;
         let Ok(file) = self.lease.encode() else { return };
         let key = Key::lease(&self.lease.nonce);
-        self.written |= self.storage.replace(&key, &file, Durability::Unsynced).is_ok();
+        self.written |= self.storage.overwrite(&key, &file).is_ok();
     }
 
     /// Removes the lease; says whether there was one, and so a transaction.

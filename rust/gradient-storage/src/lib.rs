@@ -48,7 +48,7 @@ pub enum Put {
 pub enum Durability {
     /// File and folder are synced: settings that people edit.
     Synced,
-    /// Nothing is synced, and a crash may leave the old file, the new one or an empty one: leases, caches, summaries.
+    /// Nothing is synced, and a crash may leave the old file, the new one or an empty one: caches, summaries.
     Unsynced,
 }
 
@@ -87,6 +87,15 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// As the trait.
     fn replace(&self, key: &Key, bytes: &[u8], durability: Durability) -> Result<(), StorageError>;
+
+    /// Stores `bytes` under `key`, over what may be there; a reader may see some of the old bytes and some of the new.
+    ///
+    /// For hints that are written with every commit and carry a hash: leases. Not synced. Cheaper than
+    /// [`replace`](Storage::replace), which makes a file and removes one.
+    ///
+    /// # Errors
+    /// As the trait.
+    fn overwrite(&self, key: &Key, bytes: &[u8]) -> Result<(), StorageError>;
 
     /// Returns all bytes of a file that must not be longer than `max_len`.
     ///

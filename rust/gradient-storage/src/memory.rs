@@ -76,6 +76,10 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
+    fn overwrite(&self, key: &Key, bytes: &[u8]) -> Result<(), StorageError> {
+        self.replace(key, bytes, Durability::Unsynced)
+    }
+
     fn read(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StorageError> {
         let bytes = self.get(key)?;
         let len = bytes.len() as u64;

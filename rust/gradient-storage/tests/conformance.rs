@@ -158,6 +158,7 @@ fn a_missing_folder_is_not_found_and_is_not_made_by_writing() {
             storage.list(Folder::Ops).map(drop).expect_err("list"),
             storage.put_if_absent(&Key::operation(1), b"").map(drop).expect_err("put"),
             storage.replace(&Key::lease(&ID), b"", Durability::Unsynced).expect_err("replace"),
+            storage.overwrite(&Key::lease(&ID), b"").expect_err("overwrite"),
             storage.create_pack(&ID, 0).map(drop).expect_err("create_pack"),
         ] {
             assert!(error.is_not_found(), "{}: {error}", case.name);
@@ -180,6 +181,19 @@ fn replace_puts_the_new_bytes_in_place_of_the_old() {
                 assert_eq!(second.read(&key, 100).expect("is there"), b"second");
                 assert_eq!(second.len(&key).expect("is there"), 6);
             }
+        }
+        assert!(storage.list(Folder::Tmp).expect("tmp/ is there").is_empty(), "a temporary was left");
+    });
+}
+
+#[test]
+fn overwrite_leaves_the_new_bytes_and_no_others() {
+    for_each(|storage, second| {
+        let key = Key::lease(&ID);
+        for bytes in [&b"first"[..], b"a longer second version", b"third", b""] {
+            storage.overwrite(&key, bytes).expect("there is room");
+            assert_eq!(second.read(&key, 100).expect("is there"), bytes);
+            assert_eq!(second.len(&key).expect("is there"), bytes.len() as u64);
         }
         assert!(storage.list(Folder::Tmp).expect("tmp/ is there").is_empty(), "a temporary was left");
     });

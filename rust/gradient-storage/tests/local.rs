@@ -59,6 +59,7 @@ fn refusals(storage: &LocalStorage, key: &Key) -> Vec<(&'static str, Result<(), 
         ("exists", storage.exists(key).map(drop)),
         ("put_if_absent", storage.put_if_absent(key, b"new").map(drop)),
         ("replace", storage.replace(key, b"new", Durability::Unsynced)),
+        ("overwrite", storage.overwrite(key, b"new")),
         ("create_pack", storage.create_pack(&ID, 0).map(drop)),
         ("move_to_trash", storage.move_to_trash(key)),
         ("delete", storage.delete(key)),
@@ -127,8 +128,26 @@ fn refuses_a_link_in_place_of_a_fixed_folder_at_open_and_later() {
         let key = Key::new(folder, "name").expect("is a name");
         assert!(is_refused(repo.storage.put_if_absent(&key, b"").map(drop)), "{folder}: put_if_absent");
         assert!(is_refused(repo.storage.replace(&key, b"", Durability::Unsynced)), "{folder}: replace");
+        assert!(is_refused(repo.storage.overwrite(&key, b"")), "{folder}: overwrite");
         assert_eq!(std::fs::read_dir(&outside).expect("is there").count(), 0, "{folder}: wrote through the link");
     }
+}
+
+#[test]
+fn overwrites_in_place_but_not_what_has_a_second_name() {
+    let repo = Repo::new();
+    let key = Key::lease(&ID);
+    let inode = |path: &PathBuf| std::os::unix::fs::MetadataExt::ino(&path.metadata().expect("is there"));
+    repo.storage.overwrite(&key, b"first").expect("there is room");
+    let made = inode(&repo.path(&key));
+    repo.storage.overwrite(&key, b"second").expect("there is room");
+    assert_eq!(inode(&repo.path(&key)), made, "the file was made anew");
+
+    let outside = repo.guard.path().join("outside");
+    std::fs::hard_link(repo.path(&key), &outside).expect("links exist");
+    repo.storage.overwrite(&key, b"third").expect("there is room");
+    assert_eq!(std::fs::read(&outside).expect("is there"), b"second");
+    assert_eq!(repo.storage.read(&key, 10).expect("is there"), b"third");
 }
 
 #[test]

@@ -64,8 +64,17 @@ impl Beneath {
 
     /// Opens a regular file for reading.
     pub(super) fn file(&self, key: &Key) -> Result<(OwnedFd, Stat), StorageError> {
+        self.open_file(key, OFlags::RDONLY)
+    }
+
+    /// Opens a regular file for writing over what it holds.
+    pub(super) fn file_to_overwrite(&self, key: &Key) -> Result<(OwnedFd, Stat), StorageError> {
+        self.open_file(key, OFlags::WRONLY)
+    }
+
+    fn open_file(&self, key: &Key, access: OFlags) -> Result<(OwnedFd, Stat), StorageError> {
         let folder = self.folder(key.folder())?;
-        let file = open_beneath(folder.as_fd(), key.name(), FILE_FLAGS).map_err(|errno| match errno {
+        let file = open_beneath(folder.as_fd(), key.name(), FILE_FLAGS | access).map_err(|errno| match errno {
             Errno::NOENT => StorageError::NotFound { key: key.to_string() },
             // A link is refused with LOOP, a socket with NXIO, a device without driver with NODEV: say what it is.
             _ => match stat_regular(folder.as_fd(), key) {
@@ -80,7 +89,7 @@ impl Beneath {
 }
 
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-const FILE_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+const FILE_FLAGS: OFlags = OFlags::CLOEXEC.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 /// Opens the one component `name` of `folder`, following nothing.
 fn open_beneath(folder: BorrowedFd<'_>, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {

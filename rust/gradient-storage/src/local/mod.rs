@@ -28,7 +28,7 @@ use rustix::io::{Errno, retry_on_intr};
 use self::beneath::{Beneath, io_error, stat_len, stat_regular};
 use self::handles::Handles;
 use self::pack::LocalPack;
-use self::temporary::{Temporary, rename_no_replace};
+use self::temporary::{Temporary, rename_no_replace, write_all};
 use crate::{Durability, Folder, Key, Listed, PackWriter, Put, Storage, StorageError};
 
 /// A repository folder on a local disk or a network file system.
@@ -156,6 +156,22 @@ impl Storage for LocalStorage {
                 self.poison_on_error(sync_folder(folder.as_fd()), key)
             }
         }
+    }
+
+    fn overwrite(&self, key: &Key, bytes: &[u8]) -> Result<(), StorageError> {
+        let (file, stat) = match self.beneath.file_to_overwrite(key) {
+            // A second name means that somebody else's file was put there: it must not be written.
+            Ok((file, stat)) if stat.st_nlink == 1 => (file, stat),
+            Ok(_) | Err(StorageError::NotFound { .. }) => return self.replace(key, bytes, Durability::Unsynced),
+            Err(error) => return Err(error),
+        };
+        let failed = |errno| io_error("write", key, errno);
+        write_all(file.as_fd(), &[bytes], 0).map_err(failed)?;
+        let len = bytes.len() as u64;
+        if stat_len(&stat) == len {
+            return Ok(());
+        }
+        retry_on_intr(|| rustix::fs::ftruncate(&file, len)).map_err(failed)
     }
 
     fn read(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StorageError> {

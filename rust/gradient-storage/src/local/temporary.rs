@@ -51,25 +51,8 @@ impl Temporary {
     }
 
     /// Writes all pieces one after the other, beginning at `offset`, without copying them together.
-    pub(super) fn write_all(&self, pieces: &[&[u8]], mut offset: u64) -> Result<(), Errno> {
-        let mut slices = [IoSlice::new(&[]); PIECES_A_CALL];
-        for batch in pieces.chunks(PIECES_A_CALL) {
-            for (slot, piece) in slices.iter_mut().zip(batch) {
-                *slot = IoSlice::new(piece);
-            }
-            let mut rest = &mut slices[..batch.len()];
-            // Advancing by nothing skips empty pieces, so a call that writes nothing is an error below.
-            IoSlice::advance_slices(&mut rest, 0);
-            while !rest.is_empty() {
-                let written = write_some(self.file.as_fd(), rest, offset)?;
-                if written == 0 {
-                    return Err(Errno::IO);
-                }
-                offset += written as u64;
-                IoSlice::advance_slices(&mut rest, written);
-            }
-        }
-        Ok(())
+    pub(super) fn write_all(&self, pieces: &[&[u8]], offset: u64) -> Result<(), Errno> {
+        write_all(self.file.as_fd(), pieces, offset)
     }
 
     /// Gives the file its name, unless something has it. The caller syncs the folder.
@@ -135,6 +118,28 @@ pub(super) fn rename_no_replace(from: BorrowedFd<'_>, old: &str, to: BorrowedFd<
         let _ = (from, old, to, new);
         Err(Errno::NOSYS)
     }
+}
+
+/// Writes all pieces into `file`, one after the other, beginning at `offset`.
+pub(super) fn write_all(file: BorrowedFd<'_>, pieces: &[&[u8]], mut offset: u64) -> Result<(), Errno> {
+    let mut slices = [IoSlice::new(&[]); PIECES_A_CALL];
+    for batch in pieces.chunks(PIECES_A_CALL) {
+        for (slot, piece) in slices.iter_mut().zip(batch) {
+            *slot = IoSlice::new(piece);
+        }
+        let mut rest = &mut slices[..batch.len()];
+        // Advancing by nothing skips empty pieces, so a call that writes nothing is an error below.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let written = write_some(file, rest, offset)?;
+            if written == 0 {
+                return Err(Errno::IO);
+            }
+            offset += written as u64;
+            IoSlice::advance_slices(&mut rest, written);
+        }
+    }
+    Ok(())
 }
 
 /// Writes as much as one call takes.
