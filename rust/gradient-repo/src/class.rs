@@ -57,10 +57,10 @@ impl RepoError {
             Self::DeletesHead { .. } => Some("gradient checkout another branch first".into()),
             Self::NothingTo { .. } | Self::MovedSince { .. } => Some("gradient ops".into()),
             Self::Invalid { hint, .. } => hint.clone(),
-            Self::DamagedHead { number, .. } => Some(format!(
-                "move ops/{number:020} out of the repository's folder by hand: only what it recorded is lost, and the \
-                 commits before it are whole"
-            )),
+            Self::DamagedHead { number, readable, file, .. } => Some(damaged_head_hint(*number, *readable, file)),
+            Self::Damaged { file, .. } if file.starts_with("ops") => {
+                Some(format!("put {file} back from a copy of the repository; no commit is lost with it"))
+            }
             Self::Damaged { .. } | Self::Odb(OdbError::NotFound { .. }) => Some(OLDER.into()),
             Self::Unsupported { .. } | Self::Odb(OdbError::Unsupported { .. }) => {
                 Some("pip install --upgrade gradient-store".into())
@@ -90,8 +90,7 @@ impl RepoError {
                 facts.found = Some(found.to_string());
                 facts.supported = Some(supported.to_string());
             }
-            Self::Damaged { file, .. } => facts.path = Some(file.clone()),
-            Self::DamagedHead { number, .. } => facts.path = Some(format!("ops/{number:020}")),
+            Self::Damaged { file, .. } | Self::DamagedHead { file, .. } => facts.path = Some(file.clone()),
             Self::Unsupported { found, supported, file } => {
                 facts.found = Some(found.clone());
                 facts.supported = Some(supported.clone());
@@ -130,6 +129,20 @@ fn storage_kind(error: &StorageError) -> (ErrorClass, &'static str) {
         StorageError::BadName { .. } => (ErrorClass::InvalidInput, "bad-file-name"),
         _ => (ErrorClass::Storage, "storage"),
     }
+}
+
+fn damaged_head_hint(number: u64, readable: u64, file: &str) -> String {
+    let first = readable + 1;
+    if first == number {
+        return format!(
+            "move ops/{number:020} out of the repository's folder by hand: only what it recorded is lost, and the \
+             commits before it are whole"
+        );
+    }
+    format!(
+        "put {file} back from a copy of the repository; without one, move every file from ops/{first:020} to \
+         ops/{number:020} out of the repository's folder by hand: only what they recorded about refs is lost"
+    )
 }
 
 fn storage_hint(error: &StorageError) -> Option<String> {

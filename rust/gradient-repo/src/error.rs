@@ -125,13 +125,17 @@ pub enum RepoError {
         hint: Option<String>,
     },
     /// The newest operation can not be read; older ones can.
-    #[error("operation {number} is damaged ({reason}); reading goes on from operation {readable}")]
+    #[error(
+        "operation {number} can not be read ({file} is damaged: {reason}); reading goes on from operation {readable}"
+    )]
     DamagedHead {
-        /// The damaged operation.
+        /// The newest operation.
         number: u64,
         /// The newest one that can be read.
         readable: u64,
-        /// What is wrong with it.
+        /// The damaged file: that of the newest operation, or of the one whose table it refers to.
+        file: String,
+        /// What is wrong with that file.
         reason: String,
     },
     /// A small file that does not hold what it must.

@@ -40,7 +40,7 @@ pub use format_file::{Config, FormatFile};
 pub use history::{LogQuery, LogRow};
 pub use names::{check_name, nearest};
 pub use operation::{By, Head, Operation, OperationKind, RefTable, Refs, Subject, Target};
-pub use oplog::{HeadState, OperationLog, Published};
+pub use oplog::{HeadState, OperationLog, Published, UnreadableHead};
 pub use read::tensor_digest;
 pub use refs::Checkout;
 pub use render::{LogFormat, LogStyle, render, size};

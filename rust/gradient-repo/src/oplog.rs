@@ -22,6 +22,8 @@ pub(crate) const UNFOLDED_MIN: u64 = 64;
 /// Files in `ops/` from which on old operations are folded.
 pub(crate) const FOLD_AT: usize = 512;
 
+// Listings tried before a file that another one refers to counts as missing.
+const LOOKS_MAX: u32 = 8;
 const OPERATION_BYTES_MAX: u64 = (64 << 20) + envelope::ENVELOPE_BYTES as u64;
 const FOLDED_BYTES_MAX: u64 = 1 << 30;
 
@@ -36,8 +38,19 @@ pub struct HeadState {
     pub table: RefTable,
     /// The newest operation at or before it that carries a whole table, and that table.
     pub whole: (u64, RefTable),
-    /// A newer operation that can not be read, and why: writing is refused.
-    pub damaged: Option<(u64, String)>,
+    /// A newer operation that can not be read: writing is refused.
+    pub damaged: Option<UnreadableHead>,
+}
+
+/// The newest operation, where it can not be read and an older one can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableHead {
+    /// Its number.
+    pub number: u64,
+    /// The damaged file: its own, or that of the operation whose table its changes refer to.
+    pub file: String,
+    /// What is wrong with that file.
+    pub reason: String,
 }
 
 /// What publishing did.
@@ -84,39 +97,37 @@ impl OperationLog {
 
     /// Finds the newest operation, or none in a repository that was never finished.
     ///
-    /// A newest operation that can not be read is reported in [`HeadState::damaged`], and the newest one before it
-    /// that can is returned.
+    /// A newest operation that can not be read, because its own file or that with the table it refers to is damaged or
+    /// missing, is reported in [`HeadState::damaged`], and the newest one before it that can be read is returned.
     ///
     /// # Errors
     /// [`RepoError::Damaged`] if no operation can be read; storage errors.
     pub fn head(&self) -> Result<Option<HeadState>> {
-        // A fold that runs meanwhile may delete what was listed: look again, a few times.
-        for _ in 0..8 {
+        // A fold that runs meanwhile may delete what was listed: look again, a few times. What is missing then is lost.
+        let mut looks_left = LOOKS_MAX;
+        'look: loop {
+            looks_left -= 1;
             let names = self.names()?;
             let floor = names.folded.last().copied();
             let mut damaged = None;
-            let mut vanished = false;
             for n in names.numbers.iter().rev().copied().chain(floor) {
-                match self.state(n) {
+                let (file, reason) = match self.state(n) {
                     Ok(mut state) => {
                         state.damaged = damaged;
                         return Ok(Some(state));
                     }
-                    Err(RepoError::Storage(StorageError::NotFound { .. })) => {
-                        vanished = true;
-                        break;
-                    }
-                    Err(error @ RepoError::Damaged { .. }) => damaged = damaged.or(Some((n, error.to_string()))),
+                    Err(RepoError::Storage(StorageError::NotFound { .. })) if looks_left > 0 => continue 'look,
+                    Err(RepoError::Storage(StorageError::NotFound { key })) => (key, "it is missing".to_owned()),
+                    Err(RepoError::Damaged { file, reason }) => (file, reason),
                     Err(error) => return Err(error),
-                }
+                };
+                damaged = damaged.or(Some(UnreadableHead { number: n, file, reason }));
             }
-            match damaged {
-                _ if vanished => {}
-                Some((n, reason)) => return Err(RepoError::Damaged { file: file_name(n), reason }),
-                None => return Ok(None),
-            }
+            return match damaged {
+                Some(UnreadableHead { file, reason, .. }) => Err(RepoError::Damaged { file, reason }),
+                None => Ok(None),
+            };
         }
-        Err(RepoError::Damaged { file: "ops".into(), reason: "its files keep vanishing".into() })
     }
 
     /// Reads on from `state` to the newest operation; says whether anything was new.
@@ -131,7 +142,7 @@ impl OperationLog {
                 Ok((operation, id)) if operation.previous == Some(state.id) => {
                     // Gone: operations were folded past here, and what was read may be what a writer that slept left.
                     if !self.storage.exists(&Key::operation(state.operation.n))? {
-                        return self.jump(state);
+                        return Ok(self.jump(state)? || moved);
                     }
                     *state = self.after(state, operation, id)?;
                     moved = true;
@@ -141,13 +152,13 @@ impl OperationLog {
                     return Err(RepoError::Damaged { file: file_name(n), reason });
                 }
                 Err(RepoError::Storage(StorageError::NotFound { .. })) => {
-                    if self.storage.exists(&Key::operation(state.operation.n))? {
-                        state.damaged = None;
+                    // Behind a gap there may be operations that could not be read.
+                    if state.damaged.is_none() && self.storage.exists(&Key::operation(state.operation.n))? {
                         return Ok(moved);
                     }
-                    return self.jump(state);
+                    return Ok(self.jump(state)? || moved);
                 }
-                Err(RepoError::Damaged { .. }) => return self.jump(state),
+                Err(RepoError::Damaged { .. }) => return Ok(self.jump(state)? || moved),
                 Err(error) => return Err(error),
             }
         }

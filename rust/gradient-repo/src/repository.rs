@@ -6,14 +6,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gradient_odb::Odb;
-use gradient_storage::Storage;
+use gradient_storage::{Folder, Storage};
 
 use crate::clock::now_ns;
 use crate::error::{RepoError, Result};
 use crate::format_file::{Config, FormatFile};
 use crate::lease::{LeaseKeeper, Running, host};
 use crate::operation::{By, Head, Operation, OperationKind, RefTable, Refs, Subject};
-use crate::oplog::{HeadState, OperationLog, Published};
+use crate::oplog::{HeadState, OperationLog, Published, UnreadableHead};
 use crate::upkeep::COMMITS_PER_UPKEEP;
 
 /// How often a change is tried again when others publish first.
@@ -63,8 +63,7 @@ impl Repository {
         let log = OperationLog::new(storage.clone());
         let first = log.head()?.is_none();
         if first {
-            // Lost to another init: the same operation, so nothing to do.
-            let _ = log.publish(None, first_operation(now))?;
+            publish_first(&*storage, &log, now)?;
         }
         if made || (first && Config::read(&*storage)? == Config::default()) {
             let created_at = crate::clock::iso8601(now);
@@ -87,7 +86,7 @@ impl Repository {
             head
         } else {
             // An init that was interrupted between `format` and the first operation.
-            let _ = log.publish(None, first_operation(format.created_ns))?;
+            publish_first(&*storage, &log, format.created_ns)?;
             log.head()?.ok_or_else(|| RepoError::Damaged { file: "ops".into(), reason: "it is empty".into() })?
         };
         let odb = Odb::open(storage.clone())?;
@@ -135,9 +134,12 @@ impl Repository {
     /// [`RepoError::Closed`].
     pub fn notices(&self) -> Result<Vec<String>> {
         let state = self.lock()?;
-        let told = state.head.damaged.iter().map(|(number, reason)| {
+        let told = state.head.damaged.iter().map(|UnreadableHead { number, file, reason }| {
             let readable = state.head.operation.n;
-            format!("operation {number} can not be read ({reason}): what is shown is as of operation {readable}")
+            format!(
+                "operation {number} can not be read ({file} is damaged: {reason}): what is shown is as of operation \
+                 {readable}"
+            )
         });
         Ok(told.collect())
     }
@@ -147,7 +149,6 @@ impl Repository {
     /// # Errors
     /// Storage errors.
     pub fn disk_bytes(&self) -> Result<u64> {
-        use gradient_storage::Folder;
         let folders = [Folder::Root].into_iter().chain(Folder::FIXED);
         folders.map(|folder| Ok(self.storage.list(folder)?.iter().map(|file| file.len).sum::<u64>())).sum()
     }
@@ -183,8 +184,8 @@ impl Repository {
         self.format.check_writable()?;
         let mut state = self.lock()?;
         self.advance(&mut state)?;
-        if let Some((number, reason)) = state.head.damaged.clone() {
-            return Err(RepoError::DamagedHead { number, readable: state.head.operation.n, reason });
+        if let Some(UnreadableHead { number, file, reason }) = state.head.damaged.clone() {
+            return Err(RepoError::DamagedHead { number, readable: state.head.operation.n, file, reason });
         }
         Ok(state)
     }
@@ -266,6 +267,17 @@ impl Drop for Repository {
             state.lease.release();
         }
     }
+}
+
+// Where there are packs there have been operations: a log that is gone is damage, and is not begun again.
+fn publish_first(storage: &dyn Storage, log: &OperationLog, time_ns: i64) -> Result<()> {
+    let has_packs = !storage.list(Folder::Packs)?.is_empty();
+    if has_packs && log.head()?.is_none() {
+        return Err(RepoError::Damaged { file: "ops".into(), reason: "it is empty, and there are packs".into() });
+    }
+    // Lost to another init: the same operation, so nothing to do.
+    log.publish(None, first_operation(time_ns))?;
+    Ok(())
 }
 
 fn first_operation(time_ns: i64) -> Operation {

@@ -1,0 +1,198 @@
+//! Damaged and missing files of the operation log: named as what they are, read past where that can be done, and never
+//! written over.
+
+mod support;
+
+use std::sync::Arc;
+
+use gradient_object::CommitId;
+use gradient_repo::{ErrorClass, RepoError, Repository};
+use gradient_storage::{Durability, Folder, Key, MemoryStorage, Storage};
+use support::{Line, new, reopen};
+
+// So many refs that operations carry changes; returns the commit of all and the number of the newest whole table.
+fn with_changes(repo: &Repository) -> (CommitId, u64) {
+    let one = Line::new(repo, "main").commit(1, 1).commit;
+    for n in 0..20 {
+        repo.create_tag(&format!("t{n}"), one).expect("a tag");
+    }
+    let head = repo.head_state().expect("open");
+    assert!(head.whole.0 + 2 < head.operation.n, "the test needs operations that refer to another one");
+    (one, head.whole.0)
+}
+
+fn read(storage: &MemoryStorage, key: &Key) -> Vec<u8> {
+    storage.read(key, 1 << 30).expect("read")
+}
+
+fn spoil(storage: &MemoryStorage, key: &Key) {
+    let mut bytes = read(storage, key);
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    storage.replace(key, &bytes, Durability::Unsynced).expect("spoilt");
+}
+
+fn all(storage: &MemoryStorage) -> Vec<(String, Vec<u8>)> {
+    let listed = storage.list(Folder::Ops).expect("listed").into_iter();
+    listed.map(|file| (file.name.clone(), read(storage, &Key::new(Folder::Ops, &file.name).expect("a key")))).collect()
+}
+
+#[test]
+fn a_damaged_table_is_named_in_place_of_the_head_that_refers_to_it_and_the_hint_leads_out() {
+    for gone in [false, true] {
+        let (storage, repo) = new();
+        let (one, whole) = with_changes(&repo);
+        let newest = repo.head_state().expect("open").operation.n;
+        let key = Key::operation(whole);
+        let intact = read(&storage, &key);
+        spoil(&storage, &key);
+        if gone {
+            storage.delete(&key).expect("gone");
+        }
+        let before = all(&storage);
+        let other = reopen(&storage);
+        assert_eq!(other.resolve("main", None).expect("an older table has it").commit, one);
+        assert!(other.notices().expect("open")[0].contains(&format!("ops/{whole:020} is damaged")));
+        for _ in 0..2 {
+            let error = other.create_tag("more", one).expect_err("refused");
+            assert_eq!(error.class(), ErrorClass::Corruption);
+            assert_eq!(error.facts().path, Some(format!("ops/{whole:020}")), "and not the head, which is whole");
+            let hint = error.hint().expect("a hint");
+            assert!(hint.contains(&format!("every file from ops/{whole:020} to ops/{newest:020}")), "{hint}");
+        }
+        assert_eq!(all(&storage), before, "nothing was written over it, nor into its place");
+
+        storage.replace(&key, &intact, Durability::Unsynced).expect("put back");
+        other.create_tag("more", one).expect("a handle from before reads on");
+        assert_eq!(reopen(&storage).refs().expect("refs").0.len(), 22);
+
+        storage.delete(&key).expect("moved aside");
+        for n in whole + 1..=newest + 1 {
+            storage.delete(&Key::operation(n)).expect("moved aside");
+        }
+        let third = reopen(&storage);
+        assert_eq!(third.notices().expect("open"), Vec::<String>::new());
+        third.create_tag("more", one).expect("goes on from the operation before");
+        Line::from(&third, "main", one).commit(2, 2);
+    }
+}
+
+#[test]
+fn a_damaged_operation_of_the_past_costs_its_own_story_and_no_more() {
+    let (storage, repo) = new();
+    let mut line = Line::new(&repo, "main");
+    let ids: Vec<_> = (1..6).map(|step| line.commit(step, 1).commit).collect();
+    spoil(&storage, &Key::operation(3));
+    let spoilt = read(&storage, &Key::operation(3));
+    let other = reopen(&storage);
+    assert_eq!(other.notices().expect("open"), Vec::<String>::new());
+    assert_eq!(other.resolve("main@2", None).expect("on the line").commit, ids[1]);
+    for refused in [other.operations(None).expect_err("damaged"), other.undo().expect_err("damaged")] {
+        assert_eq!(refused.class(), ErrorClass::Corruption);
+        assert_eq!(refused.facts().path, Some(format!("ops/{:020}", 3)));
+        assert!(refused.hint().is_some_and(|hint| hint.contains("from a copy")));
+    }
+    Line::from(&other, "main", ids[4]).commit(6, 2);
+    assert_eq!(read(&storage, &Key::operation(3)), spoilt);
+}
+
+#[test]
+fn nothing_is_folded_away_over_a_damaged_operation() {
+    let (storage, repo) = new();
+    let one = Line::new(&repo, "main").commit(1, 1).commit;
+    for n in 0..600 {
+        repo.create_tag(&format!("t{n}"), one).expect("a tag");
+    }
+    spoil(&storage, &Key::operation(100));
+    let before = all(&storage);
+    let error = repo.maintain().expect_err("it can not be folded");
+    assert_eq!(error.facts().path, Some(format!("ops/{:020}", 100)));
+    assert_eq!(all(&storage), before);
+    let outcome = Line::from(&reopen(&storage), "main", one).commit(2, 2);
+    assert!(outcome.notices[0].contains(&format!("ops/{:020} is damaged", 100)), "{:?}", outcome.notices);
+}
+
+#[test]
+fn a_damaged_folded_file_costs_its_stories_and_no_more() {
+    let (storage, repo) = new();
+    let one = Line::new(&repo, "main").commit(1, 1).commit;
+    for n in 0..600 {
+        repo.create_tag(&format!("t{n}"), one).expect("a tag");
+    }
+    repo.maintain().expect("folded");
+    let folded = all(&storage).pop().expect("files").0;
+    assert!(folded.starts_with("folded-"), "{folded}");
+    let key = Key::new(Folder::Ops, &folded).expect("a key");
+    spoil(&storage, &key);
+    let spoilt = read(&storage, &key);
+    let other = reopen(&storage);
+    assert_eq!(other.refs().expect("refs").0.len(), 601);
+    let error = other.operations(None).expect_err("damaged");
+    assert_eq!((error.class(), error.facts().path), (ErrorClass::Corruption, Some(format!("ops/{folded}"))));
+    Line::from(&other, "main", one).commit(2, 2);
+    for n in 0..600 {
+        other.delete_tag(&format!("t{n}")).expect("deleted");
+    }
+    let before = all(&storage).len();
+    let error = other.maintain().expect_err("what it held can not be folded again");
+    assert_eq!(error.facts().path, Some(format!("ops/{folded}")));
+    assert_eq!(all(&storage).len(), before, "and nothing is deleted");
+    assert_eq!(read(&storage, &key), spoilt);
+}
+
+#[test]
+fn a_folded_file_without_which_no_table_can_be_read_is_named_itself() {
+    let (storage, repo) = new();
+    let (one, _) = with_changes(&repo);
+    // The newest whole table comes to lie under the fold: all of the 64 operations that are not folded refer to it.
+    for n in 1.. {
+        let head = repo.head_state().expect("open");
+        if head.operation.n > 600 && head.operation.n - head.whole.0 == 64 {
+            break;
+        }
+        if n % 2 == 1 {
+            repo.create_tag("again", one).expect("a tag");
+        } else {
+            repo.delete_tag("again").expect("deleted");
+        }
+    }
+    repo.maintain().expect("folded");
+    let folded = all(&storage).pop().expect("files").0;
+    spoil(&storage, &Key::new(Folder::Ops, &folded).expect("a key"));
+    let error = Repository::open(storage.clone() as Arc<dyn Storage>).expect_err("no table can be read");
+    assert_eq!((error.class(), error.facts().path), (ErrorClass::Corruption, Some(format!("ops/{folded}"))));
+    assert!(error.hint().is_some_and(|hint| hint.contains("from a copy")));
+}
+
+#[test]
+fn a_log_that_is_gone_is_not_begun_again_over_packs() {
+    let (storage, repo) = new();
+    Line::new(&repo, "main").commit(1, 1);
+    drop(repo);
+    for (name, _) in all(&storage) {
+        storage.delete(&Key::new(Folder::Ops, &name).expect("a key")).expect("gone");
+    }
+    let storage_again = || storage.clone() as Arc<dyn Storage>;
+    for error in [
+        Repository::open(storage_again()).expect_err("refused"),
+        Repository::init(storage_again(), "gpt", "").expect_err("refused"),
+    ] {
+        assert!(matches!(error, RepoError::Damaged { .. }), "{error}");
+    }
+    assert!(all(&storage).is_empty());
+}
+
+#[test]
+fn a_handle_that_reads_on_to_a_damaged_head_has_the_packs_of_what_it_passed() {
+    let (storage, repo) = new();
+    let mut line = Line::new(&repo, "main");
+    line.commit(1, 1);
+    let stale = reopen(&storage);
+    let two = line.commit(2, 2).commit;
+    line.commit(3, 3);
+    let newest = repo.head_state().expect("open").operation.n;
+    spoil(&storage, &Key::operation(newest));
+    stale.refresh().expect("read on");
+    assert_eq!(stale.resolve("main", None).expect("the tip before").commit, two);
+    assert_eq!(stale.notices().expect("open").len(), 1);
+}
