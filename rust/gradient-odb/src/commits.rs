@@ -22,6 +22,10 @@ pub struct CommitRows {
 }
 
 impl CommitRows {
+    fn of(cache: CommitCache) -> Self {
+        Self { packs: cache.packs().iter().copied().collect(), cache: Some(Arc::new(cache)), ..Self::default() }
+    }
+
     /// Returns the number of commits.
     pub fn len(&self) -> usize {
         self.iter().count()
@@ -95,14 +99,6 @@ impl CommitRows {
     }
 }
 
-/// Returns the file `cache/commits`.
-pub(crate) fn encode_rows(rows: &CommitRows) -> Vec<u8> {
-    let packs: Vec<PackId> = rows.packs.iter().copied().collect();
-    let mut commits: Vec<_> = rows.iter().collect();
-    commits.sort_unstable_by_key(|(id, _, _)| *id);
-    encode(&packs, &commits)
-}
-
 impl Odb {
     /// Returns every commit of the intact packs.
     ///
@@ -137,16 +133,26 @@ impl Odb {
         Ok(rows)
     }
 
+    /// Returns the file `cache/commits`, and keeps the commits as it holds them: what comes next is found in one place.
+    pub(crate) fn encode_commits(&self) -> Result<Vec<u8>, OdbError> {
+        let rows = self.commits()?;
+        let packs: Vec<PackId> = rows.packs.iter().copied().collect();
+        let mut commits: Vec<_> = rows.iter().collect();
+        commits.sort_unstable_by_key(|(id, _, _)| *id);
+        let bytes = encode(&packs, &commits);
+        let mut kept = lock(&self.commit_rows);
+        if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, &rows)) {
+            *kept = CommitCache::load(bytes.clone()).ok().map(|cache| Arc::new(CommitRows::of(cache)));
+        }
+        Ok(bytes)
+    }
+
     fn load_commits(&self) -> CommitRows {
         let cache = Key::cache("commits")
             .and_then(|key| self.storage.read(&key, COMMITS_CACHE_BYTES_MAX))
             .ok()
             .and_then(|bytes| CommitCache::load(bytes).ok());
-        CommitRows {
-            packs: cache.as_ref().map_or_else(BTreeSet::new, |cache| cache.packs().iter().copied().collect()),
-            cache: cache.map(Arc::new),
-            ..CommitRows::default()
-        }
+        cache.map_or_else(CommitRows::default, CommitRows::of)
     }
 
     /// Packs are gone: leaves out the commits that no other pack holds.

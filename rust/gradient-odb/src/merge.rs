@@ -113,15 +113,15 @@ impl Odb {
     /// Sorts packs by the time of their oldest commit; packs without one come first.
     fn by_age(&self, packs: Vec<(PackId, u64)>) -> Result<Vec<(PackId, u64)>, OdbError> {
         let rows = self.commits()?;
-        let mut ages: HashMap<PackId, i64> = HashMap::new();
+        let mut ages: HashMap<PackId, Option<i64>> = packs.iter().map(|(pack, _)| (*pack, None)).collect();
         for id in rows.ids() {
             let Some(pack) = self.find_pack(&id.into()) else { continue };
+            let Some(age) = ages.get_mut(&pack) else { continue };
             let Some(commit) = rows.get(&id)? else { continue };
-            let age = ages.entry(pack).or_insert(commit.time_ns);
-            *age = commit.time_ns.min(*age);
+            *age = Some(age.map_or(commit.time_ns, |known| known.min(commit.time_ns)));
         }
         let mut packs = packs;
-        packs.sort_by_key(|(pack, _)| (ages.get(pack).copied(), *pack));
+        packs.sort_by_key(|(pack, _)| (ages.get(pack).copied().flatten(), *pack));
         Ok(packs)
     }
 }

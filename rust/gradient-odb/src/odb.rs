@@ -15,7 +15,7 @@ use gradient_storage::{Durability, Folder, Key, Storage, StorageError};
 
 use crate::arena::Arena;
 use crate::cache::merged::{INDEX_CACHE_BYTES_MAX, MergedIndex};
-use crate::commits::{CommitRows, encode_rows};
+use crate::commits::CommitRows;
 use crate::index::{Found, Index};
 use crate::metadata::BlockCache;
 use crate::name::digit;
@@ -24,8 +24,9 @@ use crate::pack::writer::FinishedPack;
 
 use crate::{Damage, ObjectName, OdbError, PackId, Sealed, Transaction};
 
-/// The caches are stale when more packs than this are not in them.
-const UNCACHED_PACKS_MAX: usize = 64;
+/// The caches are stale when more packs than this are not in them: reading so many tails takes some milliseconds, and
+/// writing the caches takes time that grows with the repository.
+const UNCACHED_PACKS_MAX: usize = 256;
 /// The system's number for a read error of the medium.
 const EIO: i32 = 5;
 
@@ -257,7 +258,7 @@ impl Odb {
     /// # Errors
     /// [`OdbError::Storage`], which a caller may ignore; as [`commits`](Self::commits).
     pub fn write_caches(&self) -> Result<(), OdbError> {
-        let rows = encode_rows(&*self.commits()?);
+        let rows = self.encode_commits()?;
         let bytes = self.index_mut().merged_bytes().to_vec();
         let replace = |name: &str, bytes: &[u8]| -> Result<(), StorageError> {
             let key = Key::cache(name)?;
@@ -269,7 +270,7 @@ impl Odb {
         Ok(())
     }
 
-    /// Writes the caches when more than 64 packs are not in them; says whether it did.
+    /// Writes the caches when more than 256 packs are not in them; says whether it did.
     ///
     /// # Errors
     /// As [`write_caches`](Self::write_caches).

@@ -88,14 +88,14 @@ fn a_cache_that_names_packs_that_are_gone_hides_nothing_of_the_others() {
 }
 
 #[test]
-fn the_caches_are_written_when_more_than_64_packs_are_not_in_them() {
+fn the_caches_are_written_when_more_than_256_packs_are_not_in_them() {
     let storage = memory();
     let odb = open(&storage);
-    for step in 0..64 {
+    for step in 0..256 {
         commit(&odb, &[], &[], step).unwrap();
         assert!(!odb.write_caches_if_stale().unwrap());
     }
-    commit(&odb, &[], &[], 64).unwrap();
+    commit(&odb, &[], &[], 256).unwrap();
     assert!(odb.write_caches_if_stale().unwrap());
     assert!(!odb.write_caches_if_stale().unwrap());
     assert!(!open(&storage).write_caches_if_stale().unwrap());

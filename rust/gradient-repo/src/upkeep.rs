@@ -34,7 +34,8 @@ impl Repository {
         self.sweep_temporaries(state)?;
         self.merge_packs(state)?;
         self.log.fold(state.head.operation.n)?;
-        Ok(self.odb.write_caches()?)
+        self.odb.write_caches_if_stale()?;
+        Ok(())
     }
 
     // One operation names the packs that a merged one replaces; then they move to the trash (rule G2).
