@@ -67,10 +67,14 @@ def report(title: str, seconds: list[float]) -> None:
 
 def commands(repo_path: pathlib.Path) -> None:
     python = [sys.executable, "-m", "gradient", "-C", str(repo_path)]
+    # As installed: the first call compiles the modules, even where the environment forbids that.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
     def call(*arguments: str) -> Any:
-        return lambda: lambda: subprocess.run([*python, *arguments], check=True, stdout=subprocess.DEVNULL)
+        command = [*python, *arguments]
+        return lambda: lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
 
+    call("log")()()
     seconds = alternate(
         {
             "gradient --version": call("--version"),

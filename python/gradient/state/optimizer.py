@@ -142,8 +142,8 @@ class OptimizerPart(Part):
             writes = len(path) == 3
             device, dtype = _wanted(path[2], stored, parameter, group)
             like = parameter
-        if writes and isinstance(live, Tensor) and plan.can_write(stored, live):
-            plan.write(stored, live, f"{self.where}/{'/'.join(map(str, path))}")
+        where = f"{self.where}/{'/'.join(map(str, path))}"
+        if writes and isinstance(live, Tensor) and plan.write_if_fits(stored, live, where):
             return live
         if stored.numpy:
             return plan.make(stored)

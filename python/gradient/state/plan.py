@@ -94,12 +94,17 @@ class RestorePlan:
         others.append(target)
         self._read_into(stored, tensor)
 
-    def can_write(self, stored: StoredTensor, tensor: object) -> bool:
-        """Tell whether `write` would take this tensor as it is, and nothing else is written to its memory."""
-        if not isinstance(tensor, Tensor) or _misfit(stored, tensor) is not None:
+    def write_if_fits(self, stored: StoredTensor, tensor: Tensor, where: str) -> bool:
+        """Plan what `write` plans if the tensor takes it as it is and nothing else is written to its memory."""
+        if _misfit(stored, tensor) is not None:
             return False
-        target = Target(tensor, stored, "")
-        return not any(target.meets(other) for other in self._targets.get(target.storage, ()))
+        target = Target(tensor, stored, where)
+        others = self._targets.setdefault(target.storage, [])
+        if any(target.meets(other) for other in others):
+            return False
+        others.append(target)
+        self._read_into(stored, tensor)
+        return True
 
     def make(self, stored: StoredTensor) -> Any:
         """Make a tensor, or an array, that the stored one will be read into."""

@@ -29,8 +29,15 @@ fn parse_hex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
+/// Writes at most 32 bytes as hexadecimal digits.
 fn write_hex(bytes: &[u8], out: &mut impl fmt::Write) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [[0; 2]; 32];
+    for (pair, byte) in text.iter_mut().zip(bytes) {
+        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+    }
+    let text = text.as_flattened().split_at(2 * bytes.len()).0;
+    out.write_str(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
 }
 
 macro_rules! typed_id {

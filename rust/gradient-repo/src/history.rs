@@ -1,5 +1,6 @@
 //! Walking commits: ancestors, and the log in topological order.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use gradient_object::{Commit, CommitId};
@@ -86,35 +87,33 @@ impl Repository {
     /// As [`Repository::commit_of`].
     pub fn history(&self, query: &LogQuery) -> Result<Vec<LogRow>> {
         let rows = self.odb.commits()?;
-        let excluded = reach(&rows, &query.exclude, &HashMap::new(), false)?;
-        let mut commits = reach(&rows, &query.start, &excluded, query.first_parent)?;
-        let mut children: HashMap<CommitId, usize> = HashMap::new();
-        for row in commits.values() {
-            for parent in parents(row, query.first_parent) {
-                *children.entry(*parent).or_default() += 1;
-            }
+        let excluded = Reached::from(&rows, &query.exclude, &Reached::default(), false)?;
+        let reached = Reached::from(&rows, &query.start, &excluded, query.first_parent)?;
+        let mut num_children = vec![0_usize; reached.rows.len()];
+        for parent in reached.parents.iter().flatten() {
+            num_children[*parent] += 1;
         }
-        let ready = commits.values().filter(|row| !children.contains_key(&row.id));
-        let mut ready: BinaryHeap<_> = ready.map(|row| (row.commit.time_ns, row.commit.step, row.id)).collect();
+        let key = |at: usize| {
+            let row = &reached.rows[at];
+            (row.commit.time_ns, row.commit.step, row.id, at)
+        };
+        let childless = num_children.iter().enumerate().filter(|(_, count)| **count == 0);
+        let mut ready: BinaryHeap<_> = childless.map(|(at, _)| key(at)).collect();
         let limit = query.limit.unwrap_or(usize::MAX);
-        let mut log = Vec::new();
-        while let Some((_, _, id)) = ready.pop() {
-            if log.len() >= limit {
-                break;
-            }
-            let Some(row) = commits.remove(&id) else { continue };
-            for parent in parents(&row, query.first_parent) {
-                let Some(left) = children.get_mut(parent) else { continue };
-                *left -= 1;
-                if *left == 0
-                    && let Some(row) = commits.get(parent)
-                {
-                    ready.push((row.commit.time_ns, row.commit.step, row.id));
+        let mut order = Vec::new();
+        while order.len() < limit
+            && let Some((_, _, _, at)) = ready.pop()
+        {
+            order.push(at);
+            for parent in &reached.parents[at] {
+                num_children[*parent] -= 1;
+                if num_children[*parent] == 0 {
+                    ready.push(key(*parent));
                 }
             }
-            log.push(row);
         }
-        Ok(log)
+        let mut rows: Vec<Option<LogRow>> = reached.rows.into_iter().map(Some).collect();
+        Ok(order.into_iter().filter_map(|at| rows[at].take()).collect())
     }
 }
 
@@ -123,26 +122,44 @@ fn row_in(rows: &CommitRows, id: &CommitId) -> Result<LogRow> {
     Ok(LogRow { id: *id, commit, added_len: rows.added_len(id).unwrap_or(0) })
 }
 
-fn parents(row: &LogRow, first_only: bool) -> &[CommitId] {
-    let parents = row.commit.parents.as_slice();
-    if first_only { parents.get(..1).unwrap_or(parents) } else { parents }
+/// Commits that were reached, each with the positions of its parents among them.
+#[derive(Default)]
+struct Reached {
+    at: HashMap<CommitId, usize>,
+    rows: Vec<LogRow>,
+    parents: Vec<Vec<usize>>,
 }
 
-fn reach(
-    rows: &CommitRows,
-    start: &[CommitId],
-    without: &HashMap<CommitId, LogRow>,
-    first_parent: bool,
-) -> Result<HashMap<CommitId, LogRow>> {
-    let mut reached = HashMap::new();
-    let mut next = start.to_vec();
-    while let Some(id) = next.pop() {
-        if without.contains_key(&id) || reached.contains_key(&id) {
-            continue;
+impl Reached {
+    fn from(rows: &CommitRows, start: &[CommitId], without: &Self, first_parent: bool) -> Result<Self> {
+        let mut reached = Self::default();
+        for id in start {
+            reached.add(rows, *id, without)?;
         }
-        let row = row_in(rows, &id)?;
-        next.extend(parents(&row, first_parent));
-        reached.insert(id, row);
+        let mut next = 0;
+        while let Some(row) = reached.rows.get(next) {
+            let parents = row.commit.parents.iter().copied().take(if first_parent { 1 } else { usize::MAX });
+            let parents: Vec<CommitId> = parents.collect();
+            let parents = parents.into_iter().filter_map(|id| reached.add(rows, id, without).transpose());
+            let parents = parents.collect::<Result<_>>()?;
+            reached.parents.push(parents);
+            next += 1;
+        }
+        Ok(reached)
     }
-    Ok(reached)
+
+    /// Returns the position of a commit; none if it is left out.
+    fn add(&mut self, rows: &CommitRows, id: CommitId, without: &Self) -> Result<Option<usize>> {
+        if without.at.contains_key(&id) {
+            return Ok(None);
+        }
+        match self.at.entry(id) {
+            Entry::Occupied(known) => Ok(Some(*known.get())),
+            Entry::Vacant(new) => {
+                let at = self.rows.len();
+                self.rows.push(row_in(rows, &id)?);
+                Ok(Some(*new.insert(at)))
+            }
+        }
+    }
 }

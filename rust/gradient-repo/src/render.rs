@@ -46,11 +46,13 @@ pub fn render(rows: &[LogRow], table: &RefTable, head: &Head, format: LogFormat)
     let step_width = rows.iter().map(|row| place(row).len()).max().unwrap_or(0).min(40);
     for row in rows {
         let (prefix, joins) = if format.graph { graph.draw(row) } else { (String::new(), None) };
-        let line = line(row, names.get(&row.id), format, step_width);
-        let line = format!("{prefix}{line}");
-        match format.width {
-            Some(width) if !format.color => text.extend(line.chars().take(width)),
-            _ => text.push_str(&line),
+        let start = text.len();
+        text.push_str(&prefix);
+        line(&mut text, row, names.get(&row.id), format, step_width);
+        if let Some(width) = format.width.filter(|_| !format.color)
+            && let Some((end, _)) = text[start..].char_indices().nth(width)
+        {
+            text.truncate(start + end);
         }
         text.push('\n');
         if let Some(joins) = joins {
@@ -65,10 +67,8 @@ fn place(row: &LogRow) -> String {
     format!("{}@{}", row.commit.branch, row.commit.step)
 }
 
-fn line(row: &LogRow, names: Option<&Vec<String>>, format: LogFormat, step_width: usize) -> String {
-    let mut line = String::new();
-    let id = row.id.to_hex();
-    let id = id.get(..8).unwrap_or(&id);
+fn line(line: &mut String, row: &LogRow, names: Option<&Vec<String>>, format: LogFormat, step_width: usize) {
+    let id = row.id.short();
     let _ = if format.color { write!(line, "\x1b[33m{id}\x1b[0m") } else { write!(line, "{id}") };
     let place = place(row);
     match format.style {
@@ -95,7 +95,6 @@ fn line(row: &LogRow, names: Option<&Vec<String>>, format: LogFormat, step_width
     if row.commit.mode != "exact" {
         let _ = write!(line, "  [{}]", row.commit.mode);
     }
-    line
 }
 
 /// IEC units with one decimal: `1.3 GiB`.
@@ -170,7 +169,7 @@ fn json(rows: &[LogRow], names: &HashMap<CommitId, Vec<String>>) -> String {
 }
 
 fn string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 // JSON has no NaN and no infinities: they are strings, as `float()` reads them.

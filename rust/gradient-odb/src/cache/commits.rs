@@ -25,6 +25,8 @@ pub(crate) struct CommitCache {
     bytes: Vec<u8>,
     packs: Vec<PackId>,
     heads: Vec<Head>,
+    /// For each first byte of an id, how many heads begin with a smaller one.
+    fan: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -72,7 +74,8 @@ impl CommitCache {
         if at != end || !packs.is_sorted_by(|a, b| a < b) {
             return Err("the commit rows hold something else");
         }
-        Ok(Self { bytes, packs, heads })
+        let fan = (0..=256).map(|first| heads.partition_point(|head| usize::from(head.id.as_bytes()[0]) < first));
+        Ok(Self { bytes, packs, fan: fan.collect(), heads })
     }
 
     /// Packs whose commits are in it.
@@ -82,8 +85,9 @@ impl CommitCache {
 
     /// Finds a commit: the bytes it added, its canonical bytes.
     pub(crate) fn find(&self, id: &CommitId) -> Option<(u64, &[u8])> {
-        let at = self.heads.binary_search_by(|head| head.id.cmp(id)).ok()?;
-        let head = &self.heads[at];
+        let first = usize::from(id.as_bytes()[0]);
+        let heads = &self.heads[self.fan[first]..self.fan[first + 1]];
+        let head = &heads[heads.binary_search_by(|head| head.id.cmp(id)).ok()?];
         Some((head.added_len, &self.bytes[head.range.clone()]))
     }
 
