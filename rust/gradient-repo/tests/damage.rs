@@ -66,13 +66,14 @@ fn a_damaged_table_is_named_in_place_of_the_head_that_refers_to_it_and_the_hint_
         other.create_tag("more", one).expect("a handle from before reads on");
         assert_eq!(reopen(&storage).refs().expect("refs").0.len(), 22);
 
-        storage.delete(&key).expect("moved aside");
-        for n in whole + 1..=newest + 1 {
+        spoil(&storage, &key);
+        let third = reopen(&storage);
+        assert_eq!(third.notices().expect("open").len(), 1);
+        for n in whole..=newest + 1 {
             storage.delete(&Key::operation(n)).expect("moved aside");
         }
-        let third = reopen(&storage);
-        assert_eq!(third.notices().expect("open"), Vec::<String>::new());
         third.create_tag("more", one).expect("goes on from the operation before");
+        assert_eq!(third.notices().expect("open"), Vec::<String>::new());
         Line::from(&third, "main", one).commit(2, 2);
     }
 }
@@ -193,6 +194,8 @@ fn a_handle_that_reads_on_to_a_damaged_head_has_the_packs_of_what_it_passed() {
     let newest = repo.head_state().expect("open").operation.n;
     spoil(&storage, &Key::operation(newest));
     stale.refresh().expect("read on");
+    let prefix = &two.to_hex()[..12];
+    assert_eq!(stale.resolve(prefix, None).expect("its pack is known").commit, two);
     assert_eq!(stale.resolve("main", None).expect("the tip before").commit, two);
     assert_eq!(stale.notices().expect("open").len(), 1);
 }
