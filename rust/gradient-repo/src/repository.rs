@@ -263,9 +263,8 @@ impl Repository {
 
 impl Drop for Repository {
     fn drop(&mut self) {
-        if let Ok(mut state) = self.lock() {
-            state.lease.release();
-        }
+        // Not by the lock: in a forked child a thread that is not there may hold it.
+        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).lease.release();
     }
 }
 

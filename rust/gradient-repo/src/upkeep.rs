@@ -25,13 +25,19 @@ impl Repository {
     }
 
     pub(crate) fn upkeep(&self, state: &mut State, now: bool) -> Result<()> {
-        if !now && state.commits_since_upkeep < COMMITS_PER_UPKEEP {
+        let is_due = now || state.commits_since_upkeep >= COMMITS_PER_UPKEEP;
+        if !is_due && !state.lease.can_decide() {
             return Ok(());
         }
-        state.commits_since_upkeep = 0;
+        if is_due {
+            state.commits_since_upkeep = 0;
+        }
         self.retire_leftovers(state)?;
         self.empty_trash(state)?;
         self.sweep_temporaries(state)?;
+        if !is_due {
+            return Ok(());
+        }
         self.merge_packs(state)?;
         self.log.fold(state.head.operation.n)?;
         self.odb.write_caches_if_stale()?;
@@ -129,4 +135,35 @@ impl Repository {
 
 fn is_temporary(name: &str) -> bool {
     name.strip_suffix(".tmp").is_some_and(|stem| stem.len() == 32 && stem.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use gradient_storage::{Key, MemoryStorage, Storage};
+
+    use super::*;
+    use crate::lease::{LeaseKeeper, SILENCE_MAX};
+
+    #[test]
+    fn what_a_writer_left_that_died_elsewhere_goes_with_the_first_commit_after_its_silence() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let repo = Repository::init(storage.clone(), "gpt", "").expect("a new repository").0;
+        LeaseKeeper::elsewhere(&storage, [1; 16]).begin();
+        let left =
+            [Key::new(Folder::Tmp, "0123456789abcdef0123456789abcdef.tmp").expect("a key"), Key::trash_pack(&[7; 16])];
+        for key in &left {
+            storage.overwrite(key, b"half a pack").expect("left behind");
+        }
+        let num_left = || left.iter().filter(|key| storage.exists(key).expect("looked")).count();
+        let mut state = repo.lock_for_writing().expect("writable");
+        repo.upkeep(&mut state, false).expect("the first of this process");
+        repo.upkeep(&mut state, true).expect("asked for");
+        assert_eq!(num_left(), 2, "it may be alive");
+        state.lease.later = SILENCE_MAX;
+        repo.upkeep(&mut state, false).expect("not due for anything else");
+        assert_eq!(num_left(), 0);
+        assert!(storage.list(Folder::Leases).expect("listed").is_empty());
+    }
 }
