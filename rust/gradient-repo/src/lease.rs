@@ -468,7 +468,8 @@ mod tests {
         let mut flipped = whole.clone();
         flipped[20] ^= 1;
         let too_long = vec![0; usize::try_from(LEASE_BYTES_MAX).expect("fits") + 1];
-        let another = Lease { nonce: [9; 16], ..writer.heart.pulse().lease.clone() }.encode().expect("a lease");
+        let another =
+            Lease { nonce: [9; 16], transaction: 99, ..writer.heart.pulse().lease.clone() }.encode().expect("a lease");
         for damaged in [&[][..], &whole[..whole.len() / 2], &flipped, &too_long, &another] {
             let mut here = LeaseKeeper::new(storage.clone(), [2; 16]);
             let running = here.others().expect("listed");
