@@ -80,7 +80,7 @@ class Repo:
         Raises:
             NotFoundError: There is no repository.
             FormatError: A newer version wrote it.
-            CorruptionError: Its `format` file is damaged.
+            CorruptionError: Its `format` file is damaged, or none of its operations can be read.
         """
         from gradient import _core
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pathlib
 import random
+import shutil
 
 import pytest
 import torch
 
-from gradient import GradientEngine, Repo
+from gradient import GradientConfig, GradientEngine, Repo
 from gradient.errors import CorruptionError, GradientError
 
 from .conftest import gradient, objects
@@ -122,6 +123,142 @@ def test_a_spoilt_newest_operation_is_read_past_with_a_notice_and_never_written_
         assert shown.returncode == 0
         assert shown.stderr.count("can not be read") == 1, command
     assert gradient(workspace / "gpt", "tag", "v1", "main").returncode == 5
+
+
+def contents(workspace: pathlib.Path, folder: str) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in files(workspace, folder)}
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "empty", "longer"])
+def test_a_spoilt_operation_of_the_past_costs_its_story_and_no_commit(workspace: pathlib.Path, how: str) -> None:
+    right = {ref: state_of(workspace, ref) for ref in ("main@10", "main@20", "main@30")}
+    older = files(workspace, "ops")[1]
+    spoil(older, how, random.Random(4))
+    before = contents(workspace, "ops")
+    assert all(equal(state_of(workspace, ref), state) for ref, state in right.items())
+    shown = gradient(workspace / "gpt", "log", "--oneline")
+    assert (shown.returncode, shown.stdout.count("\n")) == (0, 3)
+    assert "note:" not in shown.stderr, "nothing that is shown depends on it"
+    for command in ("ops", "undo"):
+        refused = gradient(workspace / "gpt", command)
+        assert refused.returncode == 5, command
+        assert f"ops/{older.name} is damaged" in refused.stderr
+        assert "from a copy" in refused.stderr
+    model, optimizer = objects()
+    with GradientEngine.attach(model, optimizer, workspace=workspace, repo="gpt", resume="latest") as engine:
+        assert engine.commit(40).branch == "main"
+    after = contents(workspace, "ops")
+    assert after.items() > before.items(), "nothing was written over it"
+    assert state_of(workspace, "main@40").keys() == right["main@30"].keys()
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "empty", "longer", "gone"])
+def test_a_spoilt_table_is_named_in_place_of_the_head_and_its_hint_leads_out(
+    workspace: pathlib.Path, how: str, tmp_path: pathlib.Path
+) -> None:
+    with Repo.open(workspace / "gpt") as repo:
+        for n in range(20):
+            repo.core.create_tag(f"t{n}", repo.resolve("main").id)
+    right = state_of(workspace, "main@30")
+    operations = files(workspace, "ops")
+    at = max(at for at, file in enumerate(operations) if b"whole" in file.read_bytes())
+    assert at < len(operations) - 2, "the test needs operations that refer to another one"
+    spoilt = operations[at]
+    if how == "gone":
+        spoilt.unlink()
+    else:
+        spoil(spoilt, how, random.Random(5))
+    before = contents(workspace, "ops")
+    shown = gradient(workspace / "gpt", "log", "--oneline")
+    assert shown.returncode == 0
+    assert shown.stderr.count(f"ops/{spoilt.name} is damaged") == 1
+    refused = gradient(workspace / "gpt", "tag", "v1", "main")
+    assert refused.returncode == 5
+    assert f"every file from ops/{spoilt.name} to ops/{operations[-1].name}" in refused.stderr
+    model, optimizer = objects()
+    with pytest.raises(CorruptionError) as caught:
+        GradientEngine.attach(model, optimizer, workspace=workspace, repo="gpt", resume="main@30").commit(40)
+    assert caught.value.path == f"ops/{spoilt.name}"
+    assert equal(state_of(workspace, "main@30"), right)
+    assert contents(workspace, "ops") == before, "nothing was written over it, nor into its place"
+
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    for file in operations[at:]:
+        if file.exists():
+            file.rename(aside / file.name)
+    assert gradient(workspace / "gpt", "tag", "v1", "main").returncode == 0
+    assert equal(state_of(workspace, "v1"), right)
+
+
+@pytest.fixture(scope="session")
+def many_operations(made: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The repository of this session after so many operations that the old ones were folded."""
+    workspace = pathlib.Path(shutil.copytree(made, tmp_path_factory.mktemp("many") / "workspace"))
+    with Repo.open(workspace / "gpt") as repo:
+        tip = repo.resolve("main").id
+        for _ in range(270):
+            repo.core.create_branch("short-lived", tip)
+            repo.core.delete_branch("short-lived")
+        repo.core.maintain()
+    return workspace
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "empty", "longer"])
+def test_a_spoilt_file_of_folded_operations_costs_their_stories_and_no_commit(
+    many_operations: pathlib.Path, how: str, tmp_path: pathlib.Path
+) -> None:
+    workspace = pathlib.Path(shutil.copytree(many_operations, tmp_path / "workspace"))
+    right = {ref: state_of(workspace, ref) for ref in ("main@10", "main@20", "main@30")}
+    folded = files(workspace, "ops")[-1]
+    assert folded.name.startswith("folded-")
+    spoil(folded, how, random.Random(6))
+    before = contents(workspace, "ops")
+    assert all(equal(state_of(workspace, ref), state) for ref, state in right.items())
+    assert gradient(workspace / "gpt", "log").returncode == 0
+    refused = gradient(workspace / "gpt", "ops")
+    assert refused.returncode == 5
+    assert f"ops/{folded.name} is damaged" in refused.stderr
+    assert "from a copy" in refused.stderr
+    model, optimizer = objects()
+    with GradientEngine.attach(model, optimizer, workspace=workspace, repo="gpt", resume="latest") as engine:
+        engine.commit(40)
+    with Repo.open(workspace / "gpt") as repo:
+        assert repo.resolve("main").step == 40
+    assert contents(workspace, "ops").items() > before.items(), "nothing was written over it, and nothing deleted"
+
+
+def on(branch: str) -> GradientConfig:
+    return GradientConfig(branch=branch)
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "empty", "longer"])
+def test_a_spoilt_lease_stops_nobody_and_still_spares_what_its_writer_may_need(
+    workspace: pathlib.Path, how: str
+) -> None:
+    writer = GradientEngine.attach(*objects(), workspace=workspace, repo="gpt", config=on("one"))
+    writer.commit(10)
+    (lease,) = files(workspace, "leases")
+    spoil(lease, how, random.Random(7))
+    spoilt = lease.read_bytes()
+    half_made = lease.parent.parent / "tmp" / ("0" * 32 + ".tmp")
+    half_made.write_bytes(b"half a pack")
+    tagged = gradient(workspace / "gpt", "tag", "v1", "main")
+    assert tagged.returncode == 0
+    assert "note:" not in tagged.stderr
+    with GradientEngine.attach(*objects(), workspace=workspace, repo="gpt", config=on("two")) as other:
+        other.commit(10)
+        assert half_made.exists(), "a writer that nothing is known of may be writing it"
+    assert contents(workspace, "leases") == {lease.name: spoilt}, "it is its writer's"
+    writer.commit(20)
+    assert lease.read_bytes() != spoilt
+    writer.close()
+    assert not lease.exists()
+    with GradientEngine.attach(*objects(), workspace=workspace, repo="gpt", config=on("three")) as other:
+        other.commit(10)
+    assert not half_made.exists()
+    with Repo.open(workspace / "gpt") as repo:
+        assert repo.resolve("one").step == 20
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "empty", "longer"])
