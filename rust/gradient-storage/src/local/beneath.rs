@@ -1,34 +1,38 @@
 //! Opens the fixed folders and the files in them, and nothing else.
 //!
-//! Everything starts at one descriptor of the repository folder. A folder is opened as one component below it, a file as
-//! one component below the folder (rule S4): on Linux `openat2` lets the kernel refuse every symbolic link and every way
-//! out, elsewhere, or where a sandbox forbids that call, one component with `O_NOFOLLOW` comes to the same. Files are
-//! opened without blocking and then asked what they are, so a pipe in place of a pack is an error and no hang.
+//! Everything starts at one handle of the repository folder. A folder is opened as one component below it, a file as one
+//! component below the folder (rule S4). Files are opened without blocking and then asked what they are, so a pipe in
+//! place of a pack is an error and no hang.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 
+use super::system::{Access, Kind, Stat, System, retry};
 use crate::{Folder, Key, StorageError};
 
 /// The open repository folder.
 #[derive(Debug)]
-pub(super) struct Beneath {
+pub(super) struct Beneath<S: System> {
+    system: S,
     path: PathBuf,
-    root: OwnedFd,
+    root: S::Handle,
 }
 
-impl Beneath {
+impl<S: System> Beneath<S> {
     /// Opens the repository folder, which must be a folder itself; its ancestors may be reached through links.
-    pub(super) fn open(dir: &Path) -> Result<Self, StorageError> {
+    pub(super) fn open(system: S, dir: &Path) -> Result<Self, StorageError> {
         // A trailing slash would make the kernel follow a link in the last component.
         let path: PathBuf = dir.components().collect();
-        let root = retry_on_intr(|| rustix::fs::open(&path, FOLDER_FLAGS | OFlags::NOFOLLOW, Mode::empty()))
-            .map_err(|errno| folder_error(rustix::fs::CWD, &path, &path.display(), errno))?;
-        Ok(Self { path, root })
+        let root = retry(|| system.open_root(&path))
+            .map_err(|errno| folder_error(|| system.stat_path(&path), &path.display(), errno))?;
+        Ok(Self { system, path, root })
+    }
+
+    /// Returns the system that the folder lies on.
+    pub(super) fn system(&self) -> &S {
+        &self.system
     }
 
     /// Returns the path that the repository was opened by.
@@ -37,25 +41,25 @@ impl Beneath {
     }
 
     /// Opens a folder for reading, for its files and to sync it.
-    pub(super) fn folder(&self, folder: Folder) -> Result<OwnedFd, StorageError> {
-        let opened = match folder {
+    pub(super) fn folder(&self, folder: Folder) -> Result<S::Handle, StorageError> {
+        let opened = retry(|| match folder {
             // No name that anyone could have planted is resolved for these two.
-            Folder::Root => retry_on_intr(|| rustix::fs::openat(&self.root, ".", FOLDER_FLAGS, Mode::empty())),
-            Folder::Beside => retry_on_intr(|| rustix::fs::openat(&self.root, "..", FOLDER_FLAGS, Mode::empty())),
+            Folder::Root => self.system.open_near(&self.root, "."),
+            Folder::Beside => self.system.open_near(&self.root, ".."),
             Folder::Ops
             | Folder::Packs
             | Folder::Leases
             | Folder::Tmp
             | Folder::Trash
             | Folder::LostFound
-            | Folder::Cache => open_beneath(self.root.as_fd(), folder.name(), FOLDER_FLAGS),
-        };
-        opened.map_err(|errno| folder_error(self.root.as_fd(), Path::new(folder.name()), &folder, errno))
+            | Folder::Cache => self.system.open_folder(&self.root, folder.name()),
+        });
+        opened.map_err(|errno| folder_error(|| self.system.stat(&self.root, folder.name()), &folder, errno))
     }
 
     /// Makes a folder below the root; says whether it was missing.
     pub(super) fn make_folder(&self, folder: Folder) -> Result<bool, StorageError> {
-        match retry_on_intr(|| rustix::fs::mkdirat(&self.root, folder.name(), Mode::from_raw_mode(0o777))) {
+        match retry(|| self.system.make_folder(&self.root, folder.name())) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
             Err(errno) => Err(io_error("create", &folder, errno)),
@@ -63,83 +67,39 @@ impl Beneath {
     }
 
     /// Opens a regular file for reading.
-    pub(super) fn file(&self, key: &Key) -> Result<(OwnedFd, Stat), StorageError> {
-        self.open_file(key, OFlags::RDONLY)
+    pub(super) fn file(&self, key: &Key) -> Result<(S::Handle, Stat), StorageError> {
+        self.open_file(key, Access::Read)
     }
 
     /// Opens a regular file for writing over what it holds.
-    pub(super) fn file_to_overwrite(&self, key: &Key) -> Result<(OwnedFd, Stat), StorageError> {
-        self.open_file(key, OFlags::WRONLY)
+    pub(super) fn file_to_overwrite(&self, key: &Key) -> Result<(S::Handle, Stat), StorageError> {
+        self.open_file(key, Access::Write)
     }
 
-    fn open_file(&self, key: &Key, access: OFlags) -> Result<(OwnedFd, Stat), StorageError> {
+    fn open_file(&self, key: &Key, access: Access) -> Result<(S::Handle, Stat), StorageError> {
         let folder = self.folder(key.folder())?;
-        let file = open_beneath(folder.as_fd(), key.name(), FILE_FLAGS | access).map_err(|errno| match errno {
+        let opened = retry(|| self.system.open_file(&folder, key.name(), access));
+        let file = opened.map_err(|errno| match errno {
             Errno::NOENT => StorageError::NotFound { key: key.to_string() },
             // A link is refused with LOOP, a socket with NXIO, a device without driver with NODEV: say what it is.
-            _ => match stat_regular(folder.as_fd(), key) {
+            _ => match self.stat_regular(&folder, key) {
                 Err(error @ StorageError::NotAFile { .. }) => error,
                 Ok(_) | Err(_) => io_error("open", key, errno),
             },
         })?;
-        let stat = retry_on_intr(|| rustix::fs::fstat(&file)).map_err(|errno| io_error("examine", key, errno))?;
+        let stat = retry(|| self.system.stat_open(&file)).map_err(|errno| io_error("examine", key, errno))?;
         require_regular(key, &stat)?;
         Ok((file, stat))
     }
-}
 
-const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-const FILE_FLAGS: OFlags = OFlags::CLOEXEC.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
-
-/// Opens the one component `name` of `folder`, following nothing.
-fn open_beneath(folder: BorrowedFd<'_>, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        use rustix::fs::ResolveFlags;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let flags = flags | OFlags::NOFOLLOW;
-        match retry_on_intr(|| rustix::fs::openat2(folder, name, flags, Mode::empty(), resolve)) {
-            // Linux before 5.6 lacks the call, and sandboxes that do not know it answer PERM.
-            Err(Errno::NOSYS | Errno::PERM) => {}
-            done => return done,
-        }
-    }
-    open_not_following(folder, name, flags)
-}
-
-/// The same where the kernel can not be asked to: one component, and no link in it.
-fn open_not_following(folder: BorrowedFd<'_>, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-    retry_on_intr(|| rustix::fs::openat(folder, name, flags | OFlags::NOFOLLOW, Mode::empty()))
-}
-
-/// Looks at what lies under a key, without opening or following it.
-pub(super) fn stat_regular(folder: BorrowedFd<'_>, key: &Key) -> Result<Stat, StorageError> {
-    let stat = retry_on_intr(|| rustix::fs::statat(folder, key.name(), AtFlags::SYMLINK_NOFOLLOW)).map_err(
-        |errno| match errno {
+    /// Looks at what lies under a key, without opening or following it.
+    pub(super) fn stat_regular(&self, folder: &S::Handle, key: &Key) -> Result<Stat, StorageError> {
+        let stat = retry(|| self.system.stat(folder, key.name())).map_err(|errno| match errno {
             Errno::NOENT => StorageError::NotFound { key: key.to_string() },
             _ => io_error("examine", key, errno),
-        },
-    )?;
-    require_regular(key, &stat)?;
-    Ok(stat)
-}
-
-/// Returns the length that a file had when it was looked at.
-pub(super) fn stat_len(stat: &Stat) -> u64 {
-    // The system's type is signed; a regular file's length is not negative.
-    u64::try_from(stat.st_size).unwrap_or(0)
-}
-
-/// Says in a word what something is.
-pub(super) fn kind(stat: &Stat) -> &'static str {
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => "file",
-        FileType::Directory => "folder",
-        FileType::Symlink => "symbolic link",
-        FileType::Fifo => "pipe",
-        FileType::Socket => "socket",
-        FileType::CharacterDevice | FileType::BlockDevice => "device",
-        FileType::Unknown => "thing of unknown kind",
+        })?;
+        require_regular(key, &stat)?;
+        Ok(stat)
     }
 }
 
@@ -150,40 +110,21 @@ pub(super) fn io_error(operation: &'static str, key: &impl Display, errno: Errno
 
 /// Refuses all but a regular file.
 fn require_regular(key: &Key, stat: &Stat) -> Result<(), StorageError> {
-    if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+    if stat.kind == Kind::File {
         return Ok(());
     }
-    Err(StorageError::NotAFile { key: key.to_string(), found: kind(stat) })
+    Err(StorageError::NotAFile { key: key.to_string(), found: stat.kind.name() })
 }
 
 /// Says why a folder could not be opened: missing, something else, or what the system said.
-fn folder_error(parent: BorrowedFd<'_>, name: &Path, shown: &impl Display, errno: Errno) -> StorageError {
+fn folder_error(stat: impl Fn() -> Result<Stat, Errno>, shown: &impl Display, errno: Errno) -> StorageError {
     if errno == Errno::NOENT {
         return StorageError::NotFound { key: shown.to_string() };
     }
-    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => {
-            StorageError::NotAFolder { key: shown.to_string(), found: kind(&stat) }
+    match stat() {
+        Ok(stat) if stat.kind != Kind::Folder => {
+            StorageError::NotAFolder { key: shown.to_string(), found: stat.kind.name() }
         }
         Ok(_) | Err(_) => io_error("open", shown, errno),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn follows_no_link_with_or_without_the_kernels_help() {
-        let dir = tempfile::tempdir().expect("a temporary folder can be made");
-        std::fs::write(dir.path().join("file"), b"bytes").expect("there is room");
-        std::os::unix::fs::symlink("file", dir.path().join("link")).expect("links exist");
-        std::os::unix::fs::symlink(".", dir.path().join("link-to-folder")).expect("links exist");
-        let root = Beneath::open(dir.path()).expect("it opens").root;
-        for open in [open_beneath, open_not_following] {
-            open(root.as_fd(), "file", FILE_FLAGS).expect("a file opens");
-            assert_eq!(open(root.as_fd(), "link", FILE_FLAGS).expect_err("a link was followed"), Errno::LOOP);
-            open(root.as_fd(), "link-to-folder", FOLDER_FLAGS).expect_err("a link was followed");
-        }
     }
 }

@@ -5,22 +5,26 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fd::OwnedFd;
-
 use crate::Key;
 
 /// How many packs stay open; small beside the 1024 descriptors that a process usually has.
 const HANDLES_MAX: usize = 64;
 
 /// Open packs, the one used last at the end.
-#[derive(Debug, Default)]
-pub(super) struct Handles {
-    open: Mutex<Vec<(Key, Arc<OwnedFd>)>>,
+#[derive(Debug)]
+pub(super) struct Handles<H> {
+    open: Mutex<Vec<(Key, Arc<H>)>>,
 }
 
-impl Handles {
+impl<H> Default for Handles<H> {
+    fn default() -> Self {
+        Self { open: Mutex::default() }
+    }
+}
+
+impl<H> Handles<H> {
     /// Returns the open file of a pack, if it is kept.
-    pub(super) fn find(&self, key: &Key) -> Option<Arc<OwnedFd>> {
+    pub(super) fn find(&self, key: &Key) -> Option<Arc<H>> {
         let mut open = self.lock();
         let at = open.iter().rposition(|(kept, _)| kept == key)?;
         open[at..].rotate_left(1);
@@ -28,7 +32,7 @@ impl Handles {
     }
 
     /// Keeps a pack open, and lets go of the one that was not used for longest.
-    pub(super) fn keep(&self, key: &Key, file: Arc<OwnedFd>) {
+    pub(super) fn keep(&self, key: &Key, file: Arc<H>) {
         let mut open = self.lock();
         // Two threads may have opened the same pack at once; one of the files is enough.
         open.retain(|(kept, _)| kept != key);
@@ -44,7 +48,7 @@ impl Handles {
     }
 
     /// Locks the list, which is whole after every single change.
-    fn lock(&self) -> MutexGuard<'_, Vec<(Key, Arc<OwnedFd>)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Key, Arc<H>)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -53,8 +57,8 @@ impl Handles {
 mod tests {
     use super::*;
 
-    fn some_file() -> Arc<OwnedFd> {
-        Arc::new(std::fs::File::open(std::env::temp_dir()).expect("there is one").into())
+    fn some_file() -> Arc<std::fs::File> {
+        Arc::new(std::fs::File::open(std::env::temp_dir()).expect("there is one"))
     }
 
     #[test]

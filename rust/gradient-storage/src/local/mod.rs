@@ -2,6 +2,8 @@
 //!
 //! | file           | what it does                                                       |
 //! |----------------|--------------------------------------------------------------------|
+//! | `system.rs`    | the system calls, one method each; `os.rs` makes them              |
+//! | `ancestors.rs` | makes the repository folder and what is missing above it           |
 //! | `beneath.rs`   | opens folders and files, follows nothing                           |
 //! | `temporary.rs` | files in the making, published by a rename that never replaces     |
 //! | `pack.rs`      | the pack writer                                                    |
@@ -12,30 +14,36 @@
 //! the file is abandoned and nothing is written or deleted until the repository is opened again. A closed file has
 //! nothing left to report, because it was synced or is not promised to be durable.
 
+mod ancestors;
 mod beneath;
 mod handles;
+mod os;
 mod pack;
+pub(crate) mod system;
 mod temporary;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, Mode, OFlags};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 
-use self::beneath::{Beneath, io_error, stat_len, stat_regular};
+use self::ancestors::{create_ancestors, sync_folder};
+use self::beneath::{Beneath, io_error};
 use self::handles::Handles;
+use self::os::Os;
 use self::pack::LocalPack;
-use self::temporary::{Temporary, rename_no_replace, write_all};
+use self::system::{System, retry};
+use self::temporary::{Temporary, write_all};
 use crate::{Durability, Folder, Key, Listed, PackWriter, Put, Storage, StorageError};
 
 /// A repository folder on a local disk or a network file system.
+///
+/// The parameter is what makes the system calls: the operating system, but in crash tests a simulated file system.
 #[derive(Debug)]
-pub struct LocalStorage {
-    beneath: Beneath,
-    handles: Handles,
+pub struct LocalStorage<S: System = Os> {
+    beneath: Beneath<S>,
+    handles: Handles<S::Handle>,
     is_poisoned: AtomicBool,
 }
 
@@ -47,7 +55,25 @@ impl LocalStorage {
     /// - [`StorageError::NotAFolder`]: it, or one of the fixed folders in it, is a symbolic link or no folder.
     /// - [`StorageError::Io`].
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
-        let beneath = Beneath::open(dir)?;
+        Self::open_on(Os, dir)
+    }
+
+    /// Makes the folder `dir` and its ancestors where they are missing, durably, and opens it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn create(dir: &Path) -> Result<Self, StorageError> {
+        Self::create_on(Os, dir)
+    }
+}
+
+impl<S: System> LocalStorage<S> {
+    /// Opens the folder `dir` of that system, as [`open`](LocalStorage::open) does.
+    ///
+    /// # Errors
+    /// As [`open`](LocalStorage::open).
+    pub fn open_on(system: S, dir: &Path) -> Result<Self, StorageError> {
+        let beneath = Beneath::open(system, dir)?;
         for folder in Folder::FIXED {
             match beneath.folder(folder) {
                 Ok(_) | Err(StorageError::NotFound { .. }) => {}
@@ -57,14 +83,19 @@ impl LocalStorage {
         Ok(Self { beneath, handles: Handles::default(), is_poisoned: AtomicBool::new(false) })
     }
 
-    /// Makes the folder `dir` and its ancestors where they are missing, durably, and opens it.
+    /// Makes the folder `dir` of that system, as [`create`](LocalStorage::create) does.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
-    pub fn create(dir: &Path) -> Result<Self, StorageError> {
+    /// As [`open`](LocalStorage::open).
+    pub fn create_on(system: S, dir: &Path) -> Result<Self, StorageError> {
         let dir: std::path::PathBuf = dir.components().collect();
-        create_ancestors(&dir)?;
-        Self::open(&dir)
+        create_ancestors(&system, &dir)?;
+        Self::open_on(system, &dir)
+    }
+
+    /// Returns what makes the system calls.
+    fn system(&self) -> &S {
+        self.beneath.system()
     }
 
     /// Refuses to write once a sync has failed.
@@ -83,18 +114,28 @@ impl LocalStorage {
         })
     }
 
+    /// Waits until a file's bytes would survive a power cut.
+    fn sync_file(&self, file: &S::Handle, key: &Key) -> Result<(), StorageError> {
+        self.poison_on_error(retry(|| self.system().sync(file)), key)
+    }
+
+    /// Waits until a folder's entries would survive a power cut, where the file system knows of such a thing.
+    fn sync_folder(&self, folder: &S::Handle, key: &impl std::fmt::Display) -> Result<(), StorageError> {
+        self.poison_on_error(sync_folder(self.system(), folder), key)
+    }
+
     /// Gives a synced temporary its name, and syncs the folder if the name is ours.
-    fn publish(&self, temporary: Temporary, key: &Key) -> Result<Put, StorageError> {
+    fn publish(&self, temporary: Temporary<'_, S>, key: &Key) -> Result<Put, StorageError> {
         let folder = self.beneath.folder(key.folder())?;
-        let put = temporary.publish(folder.as_fd(), key)?;
+        let put = temporary.publish(&folder, key)?;
         if put == Put::Done {
-            self.poison_on_error(sync_folder(folder.as_fd()), key)?;
+            self.sync_folder(&folder, key)?;
         }
         Ok(put)
     }
 
     /// Opens a file for reading; packs stay open.
-    fn open_for_reading(&self, key: &Key) -> Result<Arc<OwnedFd>, StorageError> {
+    fn open_for_reading(&self, key: &Key) -> Result<Arc<S::Handle>, StorageError> {
         if key.folder() != Folder::Packs {
             return Ok(Arc::new(self.beneath.file(key)?.0));
         }
@@ -107,33 +148,33 @@ impl LocalStorage {
     }
 }
 
-impl Storage for LocalStorage {
+impl<S: System> Storage for LocalStorage<S> {
     fn create_folders(&self) -> Result<(), StorageError> {
         self.require_writable(&Folder::Root)?;
         for folder in Folder::FIXED {
             let is_new = self.beneath.make_folder(folder)?;
             let made = self.beneath.folder(folder)?;
             if is_new {
-                self.poison_on_error(sync_folder(made.as_fd()), &folder)?;
+                self.sync_folder(&made, &folder)?;
             }
         }
         // Always: whoever made the folders may have died before syncing their parent.
         let root = self.beneath.folder(Folder::Root)?;
-        self.poison_on_error(sync_folder(root.as_fd()), &Folder::Root)
+        self.sync_folder(&root, &Folder::Root)
     }
 
     fn put_if_absent(&self, key: &Key, bytes: &[u8]) -> Result<Put, StorageError> {
         self.require_writable(key)?;
         let folder = self.beneath.folder(key.folder())?;
         // Saves the loser of a race that is long over two syncs; the rename below decides.
-        match stat_regular(folder.as_fd(), key) {
+        match self.beneath.stat_regular(&folder, key) {
             Ok(_) => return Ok(Put::Taken),
             Err(StorageError::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
         let temporary = Temporary::create(&self.beneath)?;
         temporary.write_all(&[bytes], 0).map_err(|errno| io_error("write", key, errno))?;
-        self.poison_on_error(sync(temporary.file()), key)?;
+        self.sync_file(temporary.file(), key)?;
         self.publish(temporary, key)
     }
 
@@ -142,18 +183,18 @@ impl Storage for LocalStorage {
             self.require_writable(key)?;
         }
         let folder = self.beneath.folder(key.folder())?;
-        match stat_regular(folder.as_fd(), key) {
+        match self.beneath.stat_regular(&folder, key) {
             Ok(_) | Err(StorageError::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
         let temporary = Temporary::create(&self.beneath)?;
         temporary.write_all(&[bytes], 0).map_err(|errno| io_error("write", key, errno))?;
         match durability {
-            Durability::Unsynced => temporary.replace(folder.as_fd(), key),
+            Durability::Unsynced => temporary.replace(&folder, key),
             Durability::Synced => {
-                self.poison_on_error(sync(temporary.file()), key)?;
-                temporary.replace(folder.as_fd(), key)?;
-                self.poison_on_error(sync_folder(folder.as_fd()), key)
+                self.sync_file(temporary.file(), key)?;
+                temporary.replace(&folder, key)?;
+                self.sync_folder(&folder, key)
             }
         }
     }
@@ -161,23 +202,23 @@ impl Storage for LocalStorage {
     fn overwrite(&self, key: &Key, bytes: &[u8]) -> Result<(), StorageError> {
         let (file, stat) = match self.beneath.file_to_overwrite(key) {
             // A second name means that somebody else's file was put there: it must not be written.
-            Ok((file, stat)) if stat.st_nlink == 1 => (file, stat),
+            Ok((file, stat)) if stat.has_one_name => (file, stat),
             Ok(_) | Err(StorageError::NotFound { .. }) => return self.replace(key, bytes, Durability::Unsynced),
             Err(error) => return Err(error),
         };
         let failed = |errno| io_error("write", key, errno);
-        write_all(file.as_fd(), &[bytes], 0).map_err(failed)?;
+        write_all(self.system(), &file, &[bytes], 0).map_err(failed)?;
         let len = bytes.len() as u64;
-        if stat_len(&stat) == len {
+        if stat.len == len {
             return Ok(());
         }
-        retry_on_intr(|| rustix::fs::ftruncate(&file, len)).map_err(failed)
+        retry(|| self.system().truncate(&file, len)).map_err(failed)
     }
 
     fn read(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StorageError> {
         let (file, stat) = self.beneath.file(key)?;
         let too_large = |len| StorageError::TooLarge { key: key.to_string(), len, max: max_len };
-        let len = stat_len(&stat);
+        let len = stat.len;
         if len > max_len {
             return Err(too_large(len));
         }
@@ -189,7 +230,7 @@ impl Storage for LocalStorage {
             .ok_or_else(|| io_error("read", key, Errno::NOMEM))?;
         loop {
             let offset = bytes.len() as u64;
-            let read = retry_on_intr(|| rustix::io::pread(&file, rustix::buffer::spare_capacity(&mut bytes), offset))
+            let read = retry(|| self.system().read_into(&file, &mut bytes, offset))
                 .map_err(|errno| io_error("read", key, errno))?;
             if read == 0 {
                 return Ok(bytes);
@@ -216,7 +257,7 @@ impl Storage for LocalStorage {
         }
         let mut done = 0;
         while done < buf.len() {
-            let read = retry_on_intr(|| rustix::io::pread(&file, &mut buf[done..], offset + done as u64))
+            let read = retry(|| self.system().read_at(&file, &mut buf[done..], offset + done as u64))
                 .map_err(|errno| io_error("read", key, errno))?;
             if read == 0 {
                 return Err(truncated(done, buf.len()));
@@ -228,7 +269,7 @@ impl Storage for LocalStorage {
 
     fn len(&self, key: &Key) -> Result<u64, StorageError> {
         let folder = self.beneath.folder(key.folder())?;
-        Ok(stat_len(&stat_regular(folder.as_fd(), key)?))
+        Ok(self.beneath.stat_regular(&folder, key)?.len)
     }
 
     fn exists(&self, key: &Key) -> Result<bool, StorageError> {
@@ -243,13 +284,10 @@ impl Storage for LocalStorage {
         let open = self.beneath.folder(folder)?;
         let failed = |errno| io_error("list", &folder, errno);
         let mut found = Vec::new();
-        for entry in Dir::read_from(&open).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let Some(key) = entry.file_name().to_str().ok().and_then(|name| Key::new(folder, name).ok()) else {
-                continue;
-            };
-            match stat_regular(open.as_fd(), &key) {
-                Ok(stat) => found.push(Listed { name: key.name().to_owned(), len: stat_len(&stat) }),
+        for name in retry(|| self.system().list(&open)).map_err(failed)? {
+            let Ok(key) = Key::new(folder, &name) else { continue };
+            match self.beneath.stat_regular(&open, &key) {
+                Ok(stat) => found.push(Listed { name, len: stat.len }),
                 // It went while we looked, or is nothing of ours.
                 Err(StorageError::NotFound { .. } | StorageError::NotAFile { .. }) => {}
                 Err(error) => return Err(error),
@@ -262,9 +300,9 @@ impl Storage for LocalStorage {
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         self.require_writable(key)?;
         let folder = self.beneath.folder(key.folder())?;
-        stat_regular(folder.as_fd(), key)?;
+        self.beneath.stat_regular(&folder, key)?;
         self.handles.forget(key);
-        retry_on_intr(|| rustix::fs::unlinkat(&folder, key.name(), AtFlags::empty())).map_err(|errno| match errno {
+        retry(|| self.system().unlink(&folder, key.name())).map_err(|errno| match errno {
             Errno::NOENT => StorageError::NotFound { key: key.to_string() },
             _ => io_error("delete", key, errno),
         })
@@ -278,12 +316,13 @@ impl Storage for LocalStorage {
         let target = Key::new(Folder::Trash, key.name())?;
         let packs = self.beneath.folder(Folder::Packs)?;
         let trash = self.beneath.folder(Folder::Trash)?;
-        stat_regular(packs.as_fd(), key)?;
+        self.beneath.stat_regular(&packs, key)?;
         self.handles.forget(key);
-        let moved = match rename_no_replace(packs.as_fd(), key.name(), trash.as_fd(), target.name()) {
+        let system = self.system();
+        let moved = match retry(|| system.rename_no_replace(&packs, key.name(), &trash, target.name())) {
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                retry_on_intr(|| rustix::fs::linkat(&packs, key.name(), &trash, target.name(), AtFlags::empty()))
-                    .and_then(|()| retry_on_intr(|| rustix::fs::unlinkat(&packs, key.name(), AtFlags::empty())))
+                retry(|| system.link(&packs, key.name(), &trash, target.name()))
+                    .and_then(|()| retry(|| system.unlink(&packs, key.name())))
             }
             done => done,
         };
@@ -301,59 +340,6 @@ impl Storage for LocalStorage {
     fn location(&self) -> String {
         self.beneath.path().display().to_string()
     }
-}
-
-/// Waits until a file's bytes would survive a power cut.
-fn sync(file: BorrowedFd<'_>) -> Result<(), Errno> {
-    #[cfg(target_vendor = "apple")]
-    {
-        // There, a plain fsync leaves the bytes in the drive's cache.
-        retry_on_intr(|| rustix::fs::fcntl_fullfsync(file))
-    }
-    #[cfg(not(target_vendor = "apple"))]
-    {
-        retry_on_intr(|| rustix::fs::fsync(file))
-    }
-}
-
-/// Waits until a folder's entries would survive a power cut, where the file system knows of such a thing.
-fn sync_folder(folder: BorrowedFd<'_>) -> Result<(), Errno> {
-    match sync(folder) {
-        // How file systems say that their folders need no sync.
-        Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
-        outcome => outcome,
-    }
-}
-
-/// Makes a folder and what is missing above it, each durable in its parent.
-fn create_ancestors(dir: &Path) -> Result<(), StorageError> {
-    let attempt = || retry_on_intr(|| rustix::fs::mkdir(dir, Mode::from_raw_mode(0o777)));
-    let made = match attempt() {
-        Err(Errno::NOENT) => match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => {
-                create_ancestors(parent)?;
-                attempt()
-            }
-            Some(_) | None => Err(Errno::NOENT),
-        },
-        outcome => outcome,
-    };
-    match made {
-        Ok(()) => {
-            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            sync_path(dir).and_then(|()| sync_path(parent)).map_err(|errno| io_error("sync", &dir.display(), errno))
-        }
-        // What it is, is seen when it is opened.
-        Err(Errno::EXIST) => Ok(()),
-        Err(errno) => Err(io_error("create", &dir.display(), errno)),
-    }
-}
-
-/// Syncs a folder by its path.
-fn sync_path(dir: &Path) -> Result<(), Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = retry_on_intr(|| rustix::fs::open(dir, flags, Mode::empty()))?;
-    sync_folder(folder.as_fd())
 }
 
 #[cfg(test)]

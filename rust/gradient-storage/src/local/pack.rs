@@ -4,12 +4,12 @@
 //! go to the page cache where they lie, many in one call. Every `WRITE_BACK_BYTES` the kernel is asked to start writing,
 //! so that the sync at the end finds little left to do.
 
-use rustix::fd::BorrowedFd;
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 
-use super::beneath::{io_error, stat_regular};
+use super::LocalStorage;
+use super::beneath::io_error;
+use super::system::{System, retry};
 use super::temporary::Temporary;
-use super::{LocalStorage, sync};
 use crate::{Key, PackWriter, Put, StorageError};
 
 /// How much is written between two requests to start writing back.
@@ -20,29 +20,29 @@ const WRITE_BACK_ALIGNMENT: u64 = 64 << 10;
 
 /// A pack in the making, a temporary file until it is sealed.
 #[derive(Debug)]
-pub(super) struct LocalPack<'a> {
-    storage: &'a LocalStorage,
+pub(super) struct LocalPack<'a, S: System> {
+    storage: &'a LocalStorage<S>,
     key: Key,
-    temporary: Temporary,
+    temporary: Temporary<'a, S>,
     position: u64,
     reserved: u64,
     handed_over: u64,
     has_failed: bool,
 }
 
-impl<'a> LocalPack<'a> {
+impl<'a, S: System> LocalPack<'a, S> {
     /// Makes the temporary file and reserves its space.
-    pub(super) fn create(storage: &'a LocalStorage, key: Key, expected_len: u64) -> Result<Self, StorageError> {
+    pub(super) fn create(storage: &'a LocalStorage<S>, key: Key, expected_len: u64) -> Result<Self, StorageError> {
         storage.require_writable(&key)?;
         let folder = storage.beneath.folder(key.folder())?;
-        match stat_regular(rustix::fd::AsFd::as_fd(&folder), &key) {
+        match storage.beneath.stat_regular(&folder, &key) {
             Ok(_) => return Err(StorageError::AlreadyExists { key: key.to_string() }),
             Err(StorageError::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
         let temporary = Temporary::create(&storage.beneath)?;
-        let is_reserved =
-            reserve(temporary.file(), expected_len).map_err(|errno| io_error("reserve space for", &key, errno))?;
+        let is_reserved = reserve(storage.system(), temporary.file(), expected_len)
+            .map_err(|errno| io_error("reserve space for", &key, errno))?;
         let reserved = if is_reserved { expected_len } else { 0 };
         Ok(Self { storage, key, temporary, position: 0, reserved, handed_over: 0, has_failed: false })
     }
@@ -51,7 +51,8 @@ impl<'a> LocalPack<'a> {
     fn hand_over(&mut self) {
         let end = self.position / WRITE_BACK_ALIGNMENT * WRITE_BACK_ALIGNMENT;
         if end - self.handed_over >= WRITE_BACK_BYTES {
-            start_write_back(self.temporary.file(), self.handed_over, end - self.handed_over);
+            let len = end - self.handed_over;
+            self.storage.system().start_write_back(self.temporary.file(), self.handed_over, len);
             self.handed_over = end;
         }
     }
@@ -65,7 +66,7 @@ impl<'a> LocalPack<'a> {
     }
 }
 
-impl PackWriter for LocalPack<'_> {
+impl<S: System> PackWriter for LocalPack<'_, S> {
     fn append(&mut self, pieces: &[&[u8]]) -> Result<(), StorageError> {
         self.require_whole()?;
         self.temporary.write_all(pieces, self.position).map_err(|errno| {
@@ -84,11 +85,11 @@ impl PackWriter for LocalPack<'_> {
     fn seal(self: Box<Self>) -> Result<(), StorageError> {
         self.require_whole()?;
         if self.position < self.reserved {
-            retry_on_intr(|| rustix::fs::ftruncate(self.temporary.file(), self.position))
+            retry(|| self.storage.system().truncate(self.temporary.file(), self.position))
                 .map_err(|errno| io_error("cut", &self.key, errno))?;
         }
         let Self { storage, key, temporary, .. } = *self;
-        storage.poison_on_error(sync(temporary.file()), &key)?;
+        storage.sync_file(temporary.file(), &key)?;
         match storage.publish(temporary, &key)? {
             Put::Done => Ok(()),
             Put::Taken => Err(StorageError::AlreadyExists { key: key.to_string() }),
@@ -97,39 +98,13 @@ impl PackWriter for LocalPack<'_> {
 }
 
 /// Reserves the bytes of a file, which then has that length; says whether the file system can.
-fn reserve(file: BorrowedFd<'_>, len: u64) -> Result<bool, Errno> {
+fn reserve<S: System>(system: &S, file: &S::Handle, len: u64) -> Result<bool, Errno> {
     if len == 0 {
         return Ok(false);
     }
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        match retry_on_intr(|| rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len)) {
-            Ok(()) => Ok(true),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
-            Err(errno) => Err(errno),
-        }
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        let _ = file;
-        Ok(false)
-    }
-}
-
-/// Asks the kernel to start writing these bytes to the disk, and does not wait for it.
-///
-/// The call made for this is `sync_file_range`, which rustix 1.1.6 does not have. Linux starts the same write-back, in
-/// `generic_fadvise`, before it looks which pages of the range it could drop for `DONTNEED`; pages on their way to the
-/// disk are not dropped, so what was just written stays readable from memory (`fincore` shows all of a pack there). It is a
-/// hint, and a failure changes nothing: the pages are written by the sync then. Worth a quarter to a third of the time of
-/// a durable pack (`benches/pack_write.rs`, medians 117 to 147 ms with it, 163 to 215 without; 2 busy cores, ext4).
-fn start_write_back(file: BorrowedFd<'_>, offset: u64, len: u64) {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        let _ = (file, offset, len);
+    match retry(|| system.reserve(file, len)) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+        Err(errno) => Err(errno),
     }
 }

@@ -6,31 +6,29 @@
 
 use std::io::IoSlice;
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 
 use super::beneath::{Beneath, io_error};
+use super::system::{System, retry};
 use crate::{Folder, Key, Put, StorageError};
 
 /// How many pieces go into one system call; every system takes at least 1024, and more than this gains nothing.
 const PIECES_A_CALL: usize = 128;
 
-/// A rename from one folder to another that never replaces.
-type Rename = fn(BorrowedFd<'_>, &str, BorrowedFd<'_>, &str) -> Result<(), Errno>;
-
 /// A file in the making. Dropped before it is published, it is removed.
 #[derive(Debug)]
-pub(super) struct Temporary {
-    folder: OwnedFd,
+pub(super) struct Temporary<'a, S: System> {
+    system: &'a S,
+    folder: S::Handle,
     key: Key,
-    file: OwnedFd,
+    file: S::Handle,
     is_linked: bool,
 }
 
-impl Temporary {
+impl<'a, S: System> Temporary<'a, S> {
     /// Makes an empty file under a name that nobody had before.
-    pub(super) fn create(beneath: &Beneath) -> Result<Self, StorageError> {
+    pub(super) fn create(beneath: &'a Beneath<S>) -> Result<Self, StorageError> {
+        let system = beneath.system();
         let folder = beneath.folder(Folder::Tmp)?;
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|error| StorageError::Io {
@@ -39,38 +37,43 @@ impl Temporary {
             source: error.into(),
         })?;
         let key = Key::temporary(&nonce);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = retry_on_intr(|| rustix::fs::openat(&folder, key.name(), flags, Mode::from_raw_mode(0o666)))
-            .map_err(|errno| io_error("create", &key, errno))?;
-        Ok(Self { folder, key, file, is_linked: true })
+        let file =
+            retry(|| system.create_file(&folder, key.name())).map_err(|errno| io_error("create", &key, errno))?;
+        Ok(Self { system, folder, key, file, is_linked: true })
     }
 
     /// Returns the open file.
-    pub(super) fn file(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    pub(super) fn file(&self) -> &S::Handle {
+        &self.file
     }
 
     /// Writes all pieces one after the other, beginning at `offset`, without copying them together.
     pub(super) fn write_all(&self, pieces: &[&[u8]], offset: u64) -> Result<(), Errno> {
-        write_all(self.file.as_fd(), pieces, offset)
+        write_all(self.system, &self.file, pieces, offset)
     }
 
     /// Gives the file its name, unless something has it. The caller syncs the folder.
-    pub(super) fn publish(self, folder: BorrowedFd<'_>, key: &Key) -> Result<Put, StorageError> {
-        self.publish_by(rename_no_replace, folder, key)
+    pub(super) fn publish(self, folder: &S::Handle, key: &Key) -> Result<Put, StorageError> {
+        let system = self.system;
+        self.publish_by(|from, old, to, new| system.rename_no_replace(from, old, to, new), folder, key)
     }
 
     /// Publishes by `rename`, or by a link where there is no rename that never replaces.
-    fn publish_by(mut self, rename: Rename, folder: BorrowedFd<'_>, key: &Key) -> Result<Put, StorageError> {
-        let outcome = match rename(self.folder.as_fd(), self.key.name(), folder, key.name()) {
+    fn publish_by(
+        mut self,
+        rename: impl Fn(&S::Handle, &str, &S::Handle, &str) -> Result<(), Errno>,
+        folder: &S::Handle,
+        key: &Key,
+    ) -> Result<Put, StorageError> {
+        let outcome = match retry(|| rename(&self.folder, self.key.name(), folder, key.name())) {
             Ok(()) => {
                 self.is_linked = false;
                 Ok(())
             }
             // The link is the publication; our first name goes when `self` is dropped.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => retry_on_intr(|| {
-                rustix::fs::linkat(&self.folder, self.key.name(), folder, key.name(), AtFlags::empty())
-            }),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                retry(|| self.system.link(&self.folder, self.key.name(), folder, key.name()))
+            }
             Err(errno) => Err(errno),
         };
         match outcome {
@@ -83,45 +86,37 @@ impl Temporary {
     }
 
     /// Gives the file its name, in place of what has it.
-    pub(super) fn replace(mut self, folder: BorrowedFd<'_>, key: &Key) -> Result<(), StorageError> {
-        retry_on_intr(|| rustix::fs::renameat(&self.folder, self.key.name(), folder, key.name()))
+    pub(super) fn replace(mut self, folder: &S::Handle, key: &Key) -> Result<(), StorageError> {
+        retry(|| self.system.rename(&self.folder, self.key.name(), folder, key.name()))
             .map_err(|errno| io_error("replace", key, errno))?;
         self.is_linked = false;
         Ok(())
     }
 
     /// Says whether the file under the key is this very file.
-    fn is_published_as(&self, folder: BorrowedFd<'_>, key: &Key) -> bool {
-        let ours = retry_on_intr(|| rustix::fs::fstat(&self.file));
-        let theirs = retry_on_intr(|| rustix::fs::statat(folder, key.name(), AtFlags::SYMLINK_NOFOLLOW));
-        matches!((ours, theirs), (Ok(a), Ok(b)) if a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+    fn is_published_as(&self, folder: &S::Handle, key: &Key) -> bool {
+        let ours = retry(|| self.system.stat_open(&self.file));
+        let theirs = retry(|| self.system.stat(folder, key.name()));
+        matches!((ours, theirs), (Ok(a), Ok(b)) if a.identity == b.identity)
     }
 }
 
-impl Drop for Temporary {
+impl<S: System> Drop for Temporary<'_, S> {
     fn drop(&mut self) {
         if self.is_linked {
             // Nobody can be told; what stays behind is a temporary that the next cleaning takes.
-            let _ = retry_on_intr(|| rustix::fs::unlinkat(&self.folder, self.key.name(), AtFlags::empty()));
+            let _ = retry(|| self.system.unlink(&self.folder, self.key.name()));
         }
     }
 }
 
-/// Renames without ever replacing; `NOSYS` where that does not exist.
-pub(super) fn rename_no_replace(from: BorrowedFd<'_>, old: &str, to: BorrowedFd<'_>, new: &str) -> Result<(), Errno> {
-    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-    {
-        retry_on_intr(|| rustix::fs::renameat_with(from, old, to, new, rustix::fs::RenameFlags::NOREPLACE))
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
-    {
-        let _ = (from, old, to, new);
-        Err(Errno::NOSYS)
-    }
-}
-
 /// Writes all pieces into `file`, one after the other, beginning at `offset`.
-pub(super) fn write_all(file: BorrowedFd<'_>, pieces: &[&[u8]], mut offset: u64) -> Result<(), Errno> {
+pub(super) fn write_all<S: System>(
+    system: &S,
+    file: &S::Handle,
+    pieces: &[&[u8]],
+    mut offset: u64,
+) -> Result<(), Errno> {
     let mut slices = [IoSlice::new(&[]); PIECES_A_CALL];
     for batch in pieces.chunks(PIECES_A_CALL) {
         for (slot, piece) in slices.iter_mut().zip(batch) {
@@ -131,7 +126,7 @@ pub(super) fn write_all(file: BorrowedFd<'_>, pieces: &[&[u8]], mut offset: u64)
         // Advancing by nothing skips empty pieces, so a call that writes nothing is an error below.
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
-            let written = write_some(file, rest, offset)?;
+            let written = retry(|| system.write_at(file, rest, offset))?;
             if written == 0 {
                 return Err(Errno::IO);
             }
@@ -142,25 +137,21 @@ pub(super) fn write_all(file: BorrowedFd<'_>, pieces: &[&[u8]], mut offset: u64)
     Ok(())
 }
 
-/// Writes as much as one call takes.
-fn write_some(file: BorrowedFd<'_>, pieces: &[IoSlice<'_>], offset: u64) -> Result<usize, Errno> {
-    retry_on_intr(|| rustix::io::pwritev(file, pieces, offset))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::os::Os;
 
     /// A repository folder with `tmp/` and `ops/`.
-    fn beneath() -> (tempfile::TempDir, Beneath) {
+    fn beneath() -> (tempfile::TempDir, Beneath<Os>) {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
-        let beneath = Beneath::open(dir.path()).expect("it opens");
+        let beneath = Beneath::open(Os, dir.path()).expect("it opens");
         assert!(beneath.make_folder(Folder::Tmp).expect("tmp/ can be made"));
         assert!(beneath.make_folder(Folder::Ops).expect("ops/ can be made"));
         (dir, beneath)
     }
 
-    fn write(beneath: &Beneath, bytes: &[u8]) -> Temporary {
+    fn write<'a>(beneath: &'a Beneath<Os>, bytes: &[u8]) -> Temporary<'a, Os> {
         let temporary = Temporary::create(beneath).expect("a temporary can be made");
         temporary.write_all(&[bytes], 0).expect("there is room");
         temporary
@@ -176,7 +167,7 @@ mod tests {
         let ops = beneath.folder(Folder::Ops).expect("ops/ is there");
         let key = Key::operation(1);
         for (bytes, expected) in [(b"first", Put::Done), (b"later", Put::Taken)] {
-            let put = write(&beneath, bytes).publish_by(|_, _, _, _| Err(Errno::INVAL), ops.as_fd(), &key);
+            let put = write(&beneath, bytes).publish_by(|_, _, _, _| Err(Errno::INVAL), &ops, &key);
             assert_eq!(put.expect("links exist"), expected);
             assert_eq!(num_temporaries(&dir), 0);
         }
@@ -187,8 +178,9 @@ mod tests {
     fn knows_its_own_file_when_a_success_is_reported_as_a_failure() {
         let (_dir, beneath) = beneath();
         let ops = beneath.folder(Folder::Ops).expect("ops/ is there");
-        let lying: Rename = |from, old, to, new| rename_no_replace(from, old, to, new).and(Err(Errno::EXIST));
-        let put = write(&beneath, b"ours").publish_by(lying, ops.as_fd(), &Key::operation(1));
+        let lying =
+            |from: &_, old: &str, to: &_, new: &str| Os.rename_no_replace(from, old, to, new).and(Err(Errno::EXIST));
+        let put = write(&beneath, b"ours").publish_by(lying, &ops, &Key::operation(1));
         assert_eq!(put.expect("was published"), Put::Done);
     }
 
