@@ -33,6 +33,7 @@ mod read;
 mod transaction;
 mod verify;
 
+pub use cache::damaged_caches;
 pub use commits::CommitRows;
 pub use error::OdbError;
 pub use memory::{ByteSink, ByteSource};

@@ -54,6 +54,8 @@ pub struct PackReport {
     pub num_commits: u64,
     /// Raw bytes of the chunks.
     pub raw_len: u64,
+    /// Objects that the index names, with their raw lengths; good unless `damage` names them or the whole pack.
+    pub objects: Vec<(ObjectName, u64)>,
     /// What is wrong; empty for a healthy pack.
     pub damage: Vec<Damage>,
 }
@@ -74,6 +76,7 @@ impl Odb {
             }
         };
         for row in &tail.index.objects {
+            report.objects.push((row.name, u64::from(row.raw_len)));
             match row.name.kind {
                 Kind::Chunk => {
                     report.num_chunks += 1;

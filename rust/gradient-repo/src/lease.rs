@@ -318,6 +318,15 @@ fn nonce_of(name: &str) -> Option<[u8; 16]> {
     is_lease.then(|| u128::from_str_radix(name, 16).ok()).flatten().map(u128::to_be_bytes)
 }
 
+/// Says what is wrong with a lease, if anything. One that is gone has ended.
+pub(crate) fn check(storage: &dyn Storage, key: &Key) -> Result<(), String> {
+    match storage.read(key, LEASE_BYTES_MAX) {
+        Ok(file) => Lease::decode(&file).map(drop).map_err(|error| error.to_string()),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Name of this machine.
 pub(crate) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

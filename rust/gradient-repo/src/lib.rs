@@ -8,6 +8,7 @@
 //! | [`Repository::resolve`] | what `branch@step`, a branch, a tag, `latest`, an id prefix mean       |
 //! | [`Repository::history`] | commits in topological order; [`render`] makes text of them            |
 //! | [`Repository::undo`]    | taking back any move of a ref                                          |
+//! | [`fsck`]                | a check of everything, which changes nothing                           |
 //!
 //! What a training state is, this crate does not know: it gets values and bytes, and gives them back.
 //! Specified in `docs/format/operations.md` and `docs/format/repository.md`.
@@ -19,6 +20,7 @@ mod commit;
 mod envelope;
 mod error;
 mod format_file;
+mod fsck;
 mod history;
 mod lease;
 mod names;
@@ -37,6 +39,7 @@ pub use clock::{iso8601, now_ns, relative};
 pub use commit::{CommitOutcome, CommitRequest, Staged};
 pub use error::{ErrorClass, Facts, RepoError, Result};
 pub use format_file::{Config, FormatFile};
+pub use fsck::{Finding, FsckLevel, FsckOptions, FsckReport, Severity, fsck};
 pub use history::{LogQuery, LogRow};
 pub use names::{check_name, nearest};
 pub use operation::{By, Head, Operation, OperationKind, RefTable, Refs, Subject, Target};

@@ -68,9 +68,14 @@ pub struct OperationLog {
     storage: Arc<dyn Storage>,
 }
 
-struct Names {
-    numbers: Vec<u64>,
-    folded: Vec<u64>,
+/// What lies in `ops/`, all rising.
+pub(crate) struct Names {
+    /// Operations above the floor.
+    pub(crate) numbers: Vec<u64>,
+    /// Folded files; the last one is the floor.
+    pub(crate) folded: Vec<u64>,
+    /// Operations at or below the floor, which stand for nothing.
+    pub(crate) below: Vec<u64>,
 }
 
 impl OperationLog {
@@ -79,8 +84,8 @@ impl OperationLog {
         Self { storage }
     }
 
-    fn names(&self) -> Result<Names> {
-        let mut names = Names { numbers: Vec::new(), folded: Vec::new() };
+    pub(crate) fn names(&self) -> Result<Names> {
+        let mut names = Names { numbers: Vec::new(), folded: Vec::new(), below: Vec::new() };
         for listed in self.storage.list(Folder::Ops)? {
             if let Some(n) = listed.name.strip_prefix("folded-").and_then(number) {
                 names.folded.push(n);
@@ -89,8 +94,9 @@ impl OperationLog {
             }
         }
         let floor = names.folded.iter().copied().max().unwrap_or(0);
-        names.numbers.retain(|n| *n > floor);
         names.numbers.sort_unstable();
+        let above = names.numbers.partition_point(|n| *n <= floor);
+        names.below = names.numbers.drain(..above).collect();
         names.folded.sort_unstable();
         Ok(names)
     }
@@ -215,14 +221,14 @@ impl OperationLog {
         Ok((Operation::decode(payload, n, &file_name(n))?, OperationId::of(payload)))
     }
 
-    fn read_file(&self, n: u64) -> Result<(Operation, OperationId)> {
+    pub(crate) fn read_file(&self, n: u64) -> Result<(Operation, OperationId)> {
         let file = file_name(n);
         let bytes = self.storage.read(&Key::operation(n), OPERATION_BYTES_MAX)?;
         let payload = envelope::unwrap(OPERATION_MAGIC, &bytes, &file)?;
         Ok((Operation::decode(payload, n, &file)?, OperationId::of(payload)))
     }
 
-    fn read_folded(&self, m: u64) -> Result<Vec<Vec<u8>>> {
+    pub(crate) fn read_folded(&self, m: u64) -> Result<Vec<Vec<u8>>> {
         let key = Key::folded(m);
         let file = format!("ops/folded-{m:020}");
         let damaged = |reason: &str| RepoError::Damaged { file: file.clone(), reason: reason.to_owned() };
@@ -370,6 +376,6 @@ fn number(name: &str) -> Option<u64> {
     (name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit())).then(|| name.parse().ok()).flatten()
 }
 
-fn file_name(n: u64) -> String {
+pub(crate) fn file_name(n: u64) -> String {
     format!("ops/{n:020}")
 }

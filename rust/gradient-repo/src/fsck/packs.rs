@@ -1,0 +1,72 @@
+//! Packs, to the level that was asked for; which objects are well in at least one of them.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use gradient_odb::{Kind, ObjectName, Odb, OdbError, PackId, PackReport, Progress, VerifyLevel};
+
+use super::{FsckLevel, FsckOptions, FsckReport};
+use crate::error::{RepoError, Result};
+
+/// Objects of which a pack holds a copy that was found good, with their raw lengths.
+pub(super) type Stored = HashMap<ObjectName, u64>;
+
+pub(super) fn check(odb: &Odb, options: FsckOptions, progress: &Progress, report: &mut FsckReport) -> Result<Stored> {
+    let mut stored = Stored::new();
+    let mut seen: BTreeSet<PackId> = BTreeSet::new();
+    progress.add_total(odb.disk_bytes());
+    while let Some(pack) = next(odb, &seen) {
+        progress.check()?;
+        seen.insert(pack);
+        let is_drawn = is_drawn(options.sample_percent)?;
+        let level = match options.level {
+            FsckLevel::Quick if !is_drawn => VerifyLevel::Structure,
+            FsckLevel::Metadata if !is_drawn => VerifyLevel::Metadata,
+            FsckLevel::Quick | FsckLevel::Metadata | FsckLevel::Full => VerifyLevel::Full,
+        };
+        match odb.verify_pack(&pack, level, progress) {
+            Ok(checked) => {
+                report.num_packs += 1;
+                report.num_packs_full += u64::from(level == VerifyLevel::Full);
+                take(&checked, &mut stored, report);
+            }
+            // Merged or collected meanwhile: what it held is in a pack that came since, or needed by none.
+            Err(OdbError::Storage(error)) if error.is_not_found() => odb.refresh()?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(stored)
+}
+
+fn next(odb: &Odb, seen: &BTreeSet<PackId>) -> Option<PackId> {
+    let damaged = odb.damaged().into_iter().map(|damage| damage.pack);
+    odb.packs().into_iter().chain(damaged).find(|pack| !seen.contains(pack))
+}
+
+fn take(checked: &PackReport, stored: &mut Stored, report: &mut FsckReport) {
+    let bad: HashSet<ObjectName> = checked.damage.iter().filter_map(|damage| damage.object).collect();
+    for damage in &checked.damage {
+        report.add_damage(damage);
+    }
+    for (name, raw_len) in &checked.objects {
+        if !bad.contains(name) && stored.insert(*name, *raw_len).is_none() {
+            match name.kind {
+                Kind::Chunk => {
+                    report.num_chunks += 1;
+                    report.raw_len += raw_len;
+                }
+                Kind::Tree => report.num_trees += 1,
+                Kind::Commit => report.num_commits += 1,
+            }
+        }
+    }
+}
+
+/// Draws whether a pack is read in full.
+fn is_drawn(percent: f64) -> Result<bool> {
+    if percent <= 0.0 {
+        return Ok(false);
+    }
+    let random = getrandom::u32()
+        .map_err(|source| RepoError::invalid(format!("the system gives no random numbers: {source}"), ""))?;
+    Ok(f64::from(random) < percent / 100.0 * f64::from(u32::MAX))
+}
