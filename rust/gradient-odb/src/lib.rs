@@ -31,6 +31,8 @@ mod pool;
 mod progress;
 mod read;
 mod transaction;
+#[cfg(test)]
+mod vectors;
 mod verify;
 
 pub use cache::damaged_caches;

@@ -95,8 +95,11 @@ impl Footer {
                 return Err(OdbError::Unsupported { pack, found, supported: VERSION });
             }
         }
-        if head[..] != header(pack) || foot[32..48] != pack.as_bytes()[..] {
+        if head[8..24] != pack.as_bytes()[..] || foot[32..48] != pack.as_bytes()[..] {
             return Err(damaged(pack, 8, "it is another pack than its name says"));
+        }
+        if head[24..] != [0; 8] {
+            return Err(damaged(pack, 24, "reserved bytes of the header are not zero"));
         }
         let footer = Self {
             first_block: u64_at(foot, 0),

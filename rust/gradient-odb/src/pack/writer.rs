@@ -99,7 +99,18 @@ impl<'a> PackBuilder<'a> {
     /// # Errors
     /// [`OdbError::Random`], [`OdbError::Storage`].
     pub(crate) fn create(storage: &'a dyn gradient_storage::Storage, expected_len: u64) -> Result<Self, OdbError> {
-        let id = PackId::random()?;
+        Self::create_as(PackId::random()?, storage, expected_len)
+    }
+
+    /// Starts a pack of this id, which was never used before.
+    ///
+    /// # Errors
+    /// [`OdbError::Storage`].
+    pub(crate) fn create_as(
+        id: PackId,
+        storage: &'a dyn gradient_storage::Storage,
+        expected_len: u64,
+    ) -> Result<Self, OdbError> {
         let mut writer = storage.create_pack(id.as_bytes(), expected_len)?;
         writer.append(&[&header(id)])?;
         Ok(Self { id, writer, position: HEADER_LEN as u64, chunks: Vec::new() })
