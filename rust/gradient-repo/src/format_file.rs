@@ -101,6 +101,9 @@ fn names(fields: &mut Fields<'_>, key: &str) -> Result<Vec<String>> {
             _ => return Err(fields.damaged(&format!("{key} is malformed"))),
         }
     }
+    if !names.is_sorted_by(|a, b| a < b) {
+        return Err(fields.damaged(&format!("{key} is malformed")));
+    }
     Ok(names)
 }
 

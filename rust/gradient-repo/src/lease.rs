@@ -366,6 +366,9 @@ impl LeaseKeeper {
 }
 
 #[cfg(test)]
+mod vectors;
+
+#[cfg(test)]
 mod tests {
     use gradient_storage::MemoryStorage;
 

@@ -11,7 +11,7 @@ use gradient_odb::PackId;
 use crate::envelope;
 use crate::error::Result;
 use crate::names::NAME_BYTES_MAX;
-use crate::record::{Fields, as_array, as_uint, bytes, int, mapping, text};
+use crate::record::{Fields, as_array, as_uint, bytes, int, is_sorted, mapping, text};
 
 /// Magic of `ops/<n>`.
 pub(crate) const OPERATION_MAGIC: [u8; 4] = *b"GROP";
@@ -126,6 +126,18 @@ pub enum Subject {
     Name(String),
     /// The operation that `undo` takes back or `redo` makes again.
     Operation(u64),
+}
+
+impl Subject {
+    // Undo and redo are about an operation, all others about a ref.
+    fn fits(&self, kind: OperationKind) -> bool {
+        let is_of_operation = matches!(kind, OperationKind::Undo | OperationKind::Redo);
+        match self {
+            Self::None => true,
+            Self::Name(_) => !is_of_operation,
+            Self::Operation(_) => is_of_operation,
+        }
+    }
 }
 
 /// Who published an operation; for people.
@@ -244,7 +256,9 @@ impl Operation {
                 version: by.text("version")?,
             },
             head: match fields.list("head")?.as_slice() {
-                [Value::Text(kind), Value::Text(name)] if kind == "branch" => Head::Branch(name.clone()),
+                [Value::Text(kind), Value::Text(name)] if kind == "branch" && name.len() <= NAME_BYTES_MAX => {
+                    Head::Branch(name.clone())
+                }
                 [Value::Text(kind), id] if kind == "commit" => {
                     Head::Commit(commit_id(id).ok_or_else(|| fields.damaged("head is malformed"))?)
                 }
@@ -254,7 +268,10 @@ impl Operation {
             condemned: condemned(&fields.list("condemned")?).ok_or_else(|| fields.damaged("condemned is malformed"))?,
         };
         by.end()?;
-        if operation.n != n || (n == 1) != operation.previous.is_none() {
+        if !operation.subject.fits(operation.kind) {
+            return Err(fields.damaged("subject is malformed"));
+        }
+        if n == 0 || operation.n != n || (n == 1) != operation.previous.is_none() {
             return Err(fields.damaged("it is another operation than its name says"));
         }
         fields.end()?;
@@ -289,7 +306,7 @@ impl Refs {
 
     fn read(values: Vec<Value>, n: u64) -> Option<Self> {
         match <[Value; 2]>::try_from(values) {
-            Ok([Value::Text(kind), Value::Map(rows)]) if kind == "whole" => {
+            Ok([Value::Text(kind), Value::Map(rows)]) if kind == "whole" && is_sorted(&rows) => {
                 let mut table = RefTable::new();
                 for (name, value) in rows.into_entries() {
                     table.insert(ref_name(name)?, read_target(&value)?);
@@ -298,7 +315,7 @@ impl Refs {
             }
             Ok(_) => None,
             Err(values) => match <[Value; 3]>::try_from(values).ok()? {
-                [Value::Text(kind), since, Value::Map(rows)] if kind == "changes" => {
+                [Value::Text(kind), since, Value::Map(rows)] if kind == "changes" && is_sorted(&rows) => {
                     let since = as_uint(&since)?;
                     if since == 0 || since >= n || n - since > CHANGES_BACK_MAX {
                         return None;
@@ -365,5 +382,6 @@ fn commit_id(value: &Value) -> Option<CommitId> {
 }
 
 fn condemned(values: &[Value]) -> Option<Vec<PackId>> {
-    values.iter().map(|value| as_array(value).map(PackId::from_bytes)).collect()
+    let packs: Option<Vec<PackId>> = values.iter().map(|value| as_array(value).map(PackId::from_bytes)).collect();
+    packs.filter(|packs| packs.is_sorted_by(|a, b| a < b))
 }

@@ -367,7 +367,11 @@ impl OperationLog {
     }
 }
 
+// What a frame says that it holds; none unless it is one frame, and nothing else.
 fn folded_len(frame: &[u8], limit: usize) -> Option<usize> {
+    if zstd::zstd_safe::find_frame_compressed_size(frame).ok()? != frame.len() {
+        return None;
+    }
     let length = zstd::zstd_safe::get_frame_content_size(frame).ok()??;
     usize::try_from(length).ok().filter(|length| *length <= limit)
 }

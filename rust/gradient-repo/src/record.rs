@@ -1,6 +1,7 @@
 //! Building and reading the fixed-schema records of operations, leases and the `format` file.
 //!
-//! A record is a mapping with exactly the keys its format page names. Reading one refuses missing and unknown keys.
+//! A record is a mapping with exactly the keys its format page names, in sorted order: one record has one encoding.
+//! Reading one refuses missing and unknown keys.
 
 use gradient_object::{Key, Mapping, Value, cbor};
 
@@ -42,7 +43,7 @@ impl<'a> Fields<'a> {
     /// Reads canonical bytes of `file` as a record.
     ///
     /// # Errors
-    /// [`RepoError::Damaged`]: not canonical, no mapping, or a key that is no text.
+    /// [`RepoError::Damaged`]: not canonical, no mapping, a key that is no text, or keys that do not rise.
     pub(crate) fn parse(payload: &[u8], file: &'a str) -> Result<Self> {
         match cbor::decode(payload) {
             Ok(value) => Self::of(value, file),
@@ -54,6 +55,9 @@ impl<'a> Fields<'a> {
     pub(crate) fn of(value: Value, file: &'a str) -> Result<Self> {
         let mut fields = Self { file, rows: Vec::new() };
         let Value::Map(map) = value else { return Err(fields.damaged("a record is no mapping")) };
+        if !is_sorted(&map) {
+            return Err(fields.damaged("its keys do not rise"));
+        }
         for (key, value) in map.into_entries() {
             match key {
                 Key::Text(key) => fields.rows.push((key, value)),
@@ -129,6 +133,16 @@ impl<'a> Fields<'a> {
     pub(crate) fn damaged(&self, reason: &str) -> RepoError {
         RepoError::Damaged { file: self.file.to_owned(), reason: reason.to_owned() }
     }
+}
+
+/// Says whether the text keys of a mapping were inserted in the order of their encodings. (A mapping in another order
+/// is canonical too, as a value of a state: it carries its order with it.)
+pub(crate) fn is_sorted(map: &Mapping) -> bool {
+    let texts = map.iter().map(|(key, _)| match key {
+        Key::Text(key) => key.as_str(),
+        _ => "",
+    });
+    texts.is_sorted_by(|a, b| (a.len(), a.as_bytes()) <= (b.len(), b.as_bytes()))
 }
 
 /// `value` as an integer that is not negative.
