@@ -10,6 +10,7 @@
 //! | [`Key`]           | a folder and a name under a grammar; nothing else can be named    |
 //! | [`LocalStorage`]  | a folder on a disk, through directory descriptors                 |
 //! | [`MemoryStorage`] | the same promises in memory, for tests                            |
+//! | `sim`             | a disk that loses what was not synced, under [`LocalStorage`]     |
 //!
 //! Names on disk are specified in `docs/format/repository.md`.
 #![forbid(unsafe_code)]
@@ -18,6 +19,8 @@ mod error;
 mod key;
 mod local;
 mod memory;
+#[cfg(feature = "simulated")]
+pub mod sim;
 
 pub use error::StorageError;
 pub use key::{Folder, Key, NAME_BYTES_MAX};

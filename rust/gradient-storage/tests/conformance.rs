@@ -14,7 +14,14 @@ struct Case {
     _guard: Option<tempfile::TempDir>,
 }
 
-const STORAGES: [fn() -> Case; 2] = [local, memory];
+const STORAGES: &[fn() -> Case] = &[
+    local,
+    memory,
+    #[cfg(feature = "simulated")]
+    simulated,
+    #[cfg(feature = "simulated")]
+    simulated_without_rename,
+];
 
 fn local() -> Case {
     let guard = tempfile::tempdir().expect("a temporary folder can be made");
@@ -27,6 +34,26 @@ fn local() -> Case {
 fn memory() -> Case {
     let storage = MemoryStorage::new();
     Case { name: "memory", storage: Box::new(storage.clone()), second: Box::new(storage), _guard: None }
+}
+
+#[cfg(feature = "simulated")]
+fn simulated() -> Case {
+    on_simulated_disk("simulated", gradient_storage::sim::SimFs::new())
+}
+
+#[cfg(feature = "simulated")]
+fn simulated_without_rename() -> Case {
+    let disk = gradient_storage::sim::SimFs::new();
+    disk.forbid_rename_no_replace();
+    on_simulated_disk("simulated, without a rename that keeps what is there", disk)
+}
+
+#[cfg(feature = "simulated")]
+fn on_simulated_disk(name: &'static str, disk: gradient_storage::sim::SimFs) -> Case {
+    let dir = std::path::Path::new("/repo/.gradient-repo");
+    let storage = Box::new(LocalStorage::create_on(disk.clone(), dir).expect("a new folder opens"));
+    let second = Box::new(LocalStorage::open_on(disk, dir).expect("the folder is there"));
+    Case { name, storage, second, _guard: None }
 }
 
 /// Runs a promise over every storage; what fails names it on standard error.

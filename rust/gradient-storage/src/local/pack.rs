@@ -89,6 +89,11 @@ impl<S: System> PackWriter for LocalPack<'_, S> {
                 .map_err(|errno| io_error("cut", &self.key, errno))?;
         }
         let Self { storage, key, temporary, .. } = *self;
+        #[cfg(feature = "simulated")]
+        if storage.system().has_canary(crate::sim::Canary::PublishBeforeSync) {
+            let folder = storage.beneath.folder(key.folder())?;
+            return temporary.publish(&folder, &key).map(drop);
+        }
         storage.sync_file(temporary.file(), &key)?;
         match storage.publish(temporary, &key)? {
             Put::Done => Ok(()),

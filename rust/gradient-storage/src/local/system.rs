@@ -154,6 +154,12 @@ pub trait System: Debug + Send + Sync + 'static {
     /// # Errors
     /// What the system says.
     fn list(&self, folder: &Self::Handle) -> Result<Vec<String>, Errno>;
+
+    /// Says whether a test has asked for a rule to be broken.
+    #[cfg(feature = "simulated")]
+    fn has_canary(&self, _canary: crate::sim::Canary) -> bool {
+        false
+    }
 }
 
 /// What a file is opened for.

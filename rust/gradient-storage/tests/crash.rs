@@ -1,0 +1,194 @@
+//! What the simulated disk holds after a crash, and what `LocalStorage` promises of it.
+#![cfg(feature = "simulated")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use gradient_storage::sim::{CallKind, Canary, Crash, CrashMode, Failure, Fault, SimErrno, SimFs};
+use gradient_storage::{Folder, Key, LocalStorage, Put, Storage, StorageError};
+
+const DIR: &str = "/home/repo/.gradient-repo";
+
+fn create(disk: &SimFs) -> LocalStorage<SimFs> {
+    let storage = LocalStorage::create_on(disk.clone(), Path::new(DIR)).expect("a new folder opens");
+    storage.create_folders().expect("folders can be made");
+    storage
+}
+
+fn open(disk: &SimFs) -> LocalStorage<SimFs> {
+    LocalStorage::open_on(disk.clone(), Path::new(DIR)).expect("the folder is there")
+}
+
+fn seal(storage: &impl Storage, id: u8, bytes: &[u8]) -> Result<(), StorageError> {
+    let mut pack = storage.create_pack(&[id; 16], 0)?;
+    pack.append(&[bytes])?;
+    pack.seal()
+}
+
+fn put(storage: &impl Storage, n: u64) {
+    assert_eq!(storage.put_if_absent(&Key::operation(n), b"bytes").expect("there is room"), Put::Done);
+}
+
+/// Every crash of a record: each number of changes, each mode, a few seeds.
+fn crashes(disk: &SimFs) -> impl Iterator<Item = Crash> {
+    (0..=disk.num_changes()).flat_map(|after| {
+        CrashMode::ALL.into_iter().flat_map(move |mode| {
+            let num_seeds = if mode.is_random() { 8 } else { 1 };
+            (0..num_seeds).map(move |seed| Crash { after, mode, seed })
+        })
+    })
+}
+
+/// Bytes without order, longer than two torn sectors of either length.
+fn bytes() -> Vec<u8> {
+    (0..20_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+#[test]
+fn what_was_put_is_there_after_any_crash_and_before_it_whole_or_not_at_all() {
+    let disk = SimFs::new();
+    let storage = create(&disk);
+    disk.settle();
+    let (key, bytes) = (Key::operation(1), bytes());
+    assert_eq!(storage.put_if_absent(&key, &bytes).expect("is the first"), Put::Done);
+    let put = disk.num_changes();
+    seal(&storage, 1, &bytes).expect("the id is new");
+    let sealed = disk.num_changes();
+    let mut num_there = [0; 2];
+    for crash in crashes(&disk) {
+        let after = open(&disk.crash(&crash));
+        for (at, (key, acknowledged)) in [(&key, put), (&Key::pack(&[1; 16]), sealed)].into_iter().enumerate() {
+            match after.read(key, 1 << 20) {
+                Ok(found) => {
+                    num_there[at] += usize::from(crash.after < acknowledged);
+                    assert!(found == bytes, "{crash}: {key} holds {} other bytes", found.len());
+                }
+                Err(error) => {
+                    assert!(error.is_not_found(), "{crash}: {error}");
+                    assert!(crash.after < acknowledged, "{crash}: {key} was acknowledged and is gone");
+                }
+            }
+        }
+    }
+    assert!(num_there.iter().all(|num| *num > 0), "the states are all alike: {num_there:?}");
+}
+
+#[test]
+fn a_file_that_was_not_synced_may_be_found_in_every_bad_way() {
+    let disk = SimFs::new();
+    let storage = create(&disk);
+    disk.settle();
+    disk.set_canary(Some(Canary::PublishBeforeSync));
+    seal(&storage, 1, &bytes()).expect("nothing fails");
+    let mut seen = BTreeSet::new();
+    for crash in crashes(&disk) {
+        let state = disk.crash(&crash);
+        let Ok(found) = open(&state).read(&Key::pack(&[1; 16]), 1 << 20) else { continue };
+        let all = bytes();
+        seen.insert(match found.len() {
+            0 => "empty",
+            len if len < all.len() => "short",
+            _ if found == all => "whole",
+            _ if found.iter().all(|byte| *byte == 0) => "zeros",
+            _ => "torn",
+        });
+    }
+    assert_eq!(seen, BTreeSet::from(["empty", "short", "torn", "whole", "zeros"]));
+}
+
+#[test]
+fn a_folder_that_was_made_is_there_after_any_crash() {
+    let disk = SimFs::new();
+    let storage = create(&disk);
+    drop(storage);
+    let made = disk.num_changes();
+    for crash in crashes(&disk) {
+        let state = disk.crash(&crash);
+        let opened = LocalStorage::open_on(state.clone(), Path::new(DIR));
+        assert!(opened.is_ok() || crash.after < made, "{crash}: {opened:?}");
+        create(&state);
+    }
+}
+
+#[test]
+fn a_killed_process_loses_nothing_but_the_power_may_go_later() {
+    let disk = SimFs::new();
+    let storage = create(&disk);
+    disk.settle();
+    put(&storage, 1);
+    let renamed = disk.num_changes() - 1;
+    let other = disk.kill(renamed);
+    assert!(open(&other).exists(&Key::operation(1)).expect("looked"), "what a process did is there for the others");
+    let lost = other.crash(&Crash { after: renamed, mode: CrashMode::Lost, seed: 0 });
+    assert!(!open(&lost).exists(&Key::operation(1)).expect("looked"), "nobody has synced it");
+    put(&open(&other), 2);
+    let synced = other.crash(&Crash { after: other.num_changes(), mode: CrashMode::Lost, seed: 0 });
+    assert!(open(&synced).exists(&Key::operation(1)).expect("looked"), "the other process has synced the folder");
+}
+
+#[test]
+fn an_interrupted_call_is_made_again_but_not_for_ever() {
+    let failure = Failure::Error(SimErrno::INTR);
+    for lasts in [false, true] {
+        let disk = SimFs::new();
+        let storage = create(&disk);
+        disk.settle();
+        put(&storage, 1);
+        for at in 0..disk.calls().len() {
+            let disk = disk.kill(0);
+            let storage = open(&disk);
+            disk.settle();
+            disk.set_fault(Some(Fault { at, failure, lasts }));
+            let put = storage.put_if_absent(&Key::operation(1), b"bytes");
+            assert!(!disk.is_runaway());
+            assert_eq!(put.is_ok(), !lasts, "call {at}: {put:?}");
+        }
+    }
+}
+
+#[test]
+fn a_sync_that_fails_poisons_and_what_it_dropped_stays_lost() {
+    let disk = SimFs::new();
+    let storage = create(&disk);
+    disk.settle();
+    put(&storage, 1);
+    let calls = disk.calls();
+    let syncs = calls.iter().enumerate().filter(|(_, call)| matches!(call.kind, CallKind::Sync | CallKind::SyncFolder));
+    let syncs: Vec<usize> = syncs.map(|(at, _)| at).collect();
+    assert_eq!(syncs.len(), 2, "of the file and of its folder");
+    for at in syncs {
+        let disk = disk.kill(0);
+        let storage = open(&disk);
+        disk.settle();
+        disk.set_fault(Some(Fault { at, failure: Failure::LostSync, lasts: false }));
+        let error = storage.put_if_absent(&Key::operation(1), b"bytes").expect_err("it is not durable");
+        assert!(matches!(error, StorageError::Io { operation: "sync", .. }), "{error}");
+        let error = storage.put_if_absent(&Key::operation(2), b"bytes").expect_err("the handle is poisoned");
+        assert!(matches!(error, StorageError::Poisoned { .. }), "{error}");
+        let after = disk.num_changes();
+        let state = disk.crash(&Crash { after, mode: CrashMode::Kept, seed: 0 });
+        assert!(!open(&state).exists(&Key::operation(1)).expect("looked"), "call {at}");
+        let next = open(&disk).put_if_absent(&Key::operation(2), b"bytes");
+        assert_eq!(next.expect("a new handle writes"), Put::Done);
+    }
+}
+
+#[test]
+fn the_same_seed_makes_the_same_disk() {
+    let disk = SimFs::new();
+    let storage = create(&disk);
+    disk.settle();
+    disk.set_canary(Some(Canary::PublishBeforeSync));
+    seal(&storage, 1, &bytes()).expect("nothing fails");
+    let contents = |crash: &Crash| {
+        let state = disk.crash(crash);
+        [Folder::Tmp, Folder::Packs].map(|folder| state.files(&Path::new(DIR).join(folder.name())))
+    };
+    let mut all = Vec::new();
+    for crash in crashes(&disk) {
+        assert_eq!(contents(&crash), contents(&crash), "{crash}");
+        all.push(contents(&crash));
+    }
+    all.dedup();
+    assert!(all.len() > 20, "{} different disks", all.len());
+}
