@@ -63,6 +63,9 @@ impl Storage for Failing {
     fn move_to_trash(&self, key: &Key) -> Result<(), StorageError> {
         self.inner.move_to_trash(key)
     }
+    fn move_aside(&self, key: &Key) -> Result<Key, StorageError> {
+        self.inner.move_aside(key)
+    }
     fn create_pack(&self, id: &[u8; 16], expected_len: u64) -> Result<Box<dyn PackWriter + '_>, StorageError> {
         self.spend("create")?;
         Ok(Box::new(FailingPack { storage: self, inner: self.inner.create_pack(id, expected_len)? }))

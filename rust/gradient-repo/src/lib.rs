@@ -9,6 +9,7 @@
 //! | [`Repository::history`] | commits in topological order; [`render`] makes text of them            |
 //! | [`Repository::undo`]    | taking back any move of a ref                                          |
 //! | [`fsck`]                | a check of everything, which changes nothing                           |
+//! | [`repair`]              | moves aside what is damaged and can be done without                     |
 //!
 //! What a training state is, this crate does not know: it gets values and bytes, and gives them back.
 //! Specified in `docs/format/operations.md` and `docs/format/repository.md`.
@@ -30,6 +31,7 @@ mod read;
 mod record;
 mod refs;
 mod render;
+mod repair;
 mod repository;
 mod resolve;
 mod undo;
@@ -47,6 +49,7 @@ pub use oplog::{HeadState, OperationLog, Published, UnreadableHead};
 pub use read::tensor_digest;
 pub use refs::Checkout;
 pub use render::{LogFormat, LogStyle, render, size};
+pub use repair::{Move, Repair, repair};
 pub use repository::Repository;
 pub use resolve::Resolved;
 pub use undo::OperationRow;

@@ -66,10 +66,11 @@ pub enum OperationKind {
     Undo,
     Redo,
     Condemn,
+    Repair,
 }
 
 impl OperationKind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Init,
         Self::Commit,
         Self::Branch,
@@ -80,6 +81,7 @@ impl OperationKind {
         Self::Undo,
         Self::Redo,
         Self::Condemn,
+        Self::Repair,
     ];
 
     /// The name on disk and on the screen.
@@ -95,6 +97,7 @@ impl OperationKind {
             Self::Undo => "undo",
             Self::Redo => "redo",
             Self::Condemn => "condemn",
+            Self::Repair => "repair",
         }
     }
 

@@ -294,7 +294,7 @@ fn first_operation(time_ns: i64) -> Operation {
     }
 }
 
-fn by() -> By {
+pub(crate) fn by() -> By {
     By {
         host: host(),
         pid: u64::from(std::process::id()),

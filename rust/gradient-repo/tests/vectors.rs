@@ -155,6 +155,7 @@ fn operation(json: &Json) -> Operation {
         OperationKind::Undo,
         OperationKind::Redo,
         OperationKind::Condemn,
+        OperationKind::Repair,
     ];
     let kind = kinds.into_iter().find(|kind| format!("{kind:?}").to_lowercase() == text(&json["kind"]));
     let own = |json: &Json| text(json).to_owned();

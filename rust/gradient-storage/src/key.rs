@@ -142,6 +142,25 @@ impl Key {
         Self::new(Folder::Cache, name)
     }
 
+    /// Where a file goes that is moved aside: `lost+found/<folder>-<name>`, with `.<attempt>` behind it after the first.
+    ///
+    /// # Errors
+    /// [`StorageError::BadName`]: the file is none that may be moved aside, or its name is too long for that.
+    pub(crate) fn aside(key: &Self, attempt: u64) -> Result<Self, StorageError> {
+        match key.folder {
+            Folder::Ops | Folder::Packs | Folder::Leases | Folder::Cache => {}
+            Folder::Root | Folder::Tmp | Folder::Trash | Folder::LostFound | Folder::Beside => {
+                return Err(StorageError::BadName { name: key.to_string() });
+            }
+        }
+        let name = format!("{}-{}", key.folder.name(), key.name);
+        if attempt == 0 {
+            Self::new(Folder::LostFound, &name)
+        } else {
+            Self::new(Folder::LostFound, &format!("{name}.{attempt}"))
+        }
+    }
+
     /// A file in the making: `tmp/<32 hexadecimal digits>.tmp`.
     pub(crate) fn temporary(nonce: &[u8; 16]) -> Self {
         Self { folder: Folder::Tmp, name: hex(nonce) + ".tmp" }

@@ -148,6 +148,16 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     /// - As the trait.
     fn move_to_trash(&self, key: &Key) -> Result<(), StorageError>;
 
+    /// Moves a file of `ops/`, `packs/`, `leases/` or `cache/` to `lost+found/`, under its folder's name and its own:
+    /// `ops-00000000000000000007`. Not synced.
+    ///
+    /// Returns its new key: with `.1`, `.2` ... behind it where the plain name is taken.
+    ///
+    /// # Errors
+    /// - [`StorageError::BadName`]: the file is in another folder, or its name would be too long.
+    /// - As the trait.
+    fn move_aside(&self, key: &Key) -> Result<Key, StorageError>;
+
     /// Starts the pack `id`. It can not be seen under its key before [`PackWriter::seal`].
     ///
     /// `expected_len` is an upper bound of its length, or 0 when nothing is known. Space for it is reserved where the

@@ -139,6 +139,21 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
+    fn move_aside(&self, key: &Key) -> Result<Key, StorageError> {
+        let mut content = self.lock();
+        content.require(Folder::LostFound)?;
+        for attempt in 0.. {
+            let target = Key::aside(key, attempt)?;
+            if content.files.contains_key(&target) {
+                continue;
+            }
+            let bytes = content.files.remove(key).ok_or_else(|| StorageError::NotFound { key: key.to_string() })?;
+            content.files.insert(target.clone(), bytes);
+            return Ok(target);
+        }
+        Err(StorageError::AlreadyExists { key: key.to_string() })
+    }
+
     fn create_pack(&self, id: &[u8; 16], _expected_len: u64) -> Result<Box<dyn PackWriter + '_>, StorageError> {
         let key = Key::pack(id);
         let content = self.lock();

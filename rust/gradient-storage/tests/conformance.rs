@@ -329,3 +329,20 @@ fn the_trash_takes_packs_only_and_keeps_what_it_has() {
 fn says_where_it_is() {
     for_each(|storage, _| assert!(!storage.location().is_empty()));
 }
+
+#[test]
+fn moves_aside_under_a_new_name_each_time_and_only_what_may_go() {
+    for_each(|storage, second| {
+        for (bytes, expected) in [(&b"first"[..], ""), (b"second", ".1"), (b"third", ".2")] {
+            put(storage, &Key::operation(7), bytes);
+            let aside = storage.move_aside(&Key::operation(7)).expect("it is there");
+            assert_eq!(aside.to_string(), format!("lost+found/ops-00000000000000000007{expected}"));
+            assert_eq!(second.read(&aside, 100).expect("was moved"), bytes);
+            assert!(!second.exists(&Key::operation(7)).expect("looking is allowed"));
+        }
+        assert!(storage.move_aside(&Key::operation(7)).expect_err("it is gone").is_not_found());
+        put(storage, &Key::format(), b"format");
+        let refused = storage.move_aside(&Key::format());
+        assert!(matches!(refused, Err(StorageError::BadName { .. })), "{refused:?}");
+    });
+}

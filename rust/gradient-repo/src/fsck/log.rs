@@ -16,9 +16,9 @@ const LOOKS_MAX: u32 = 8;
 
 /// Commits that operations name.
 #[derive(Debug, Default)]
-pub(super) struct Roots {
+pub(crate) struct Roots {
     /// What each commit is called: the newest ref that named it.
-    pub(super) named: BTreeMap<CommitId, String>,
+    pub(crate) named: BTreeMap<CommitId, String>,
 }
 
 pub(super) fn check(storage: &Arc<dyn Storage>, report: &mut FsckReport) -> Result<Roots> {

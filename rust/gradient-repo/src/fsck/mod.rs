@@ -17,13 +17,15 @@ mod packs;
 mod reach;
 mod settings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use gradient_object::CommitId;
-use gradient_odb::{Damage, Odb, Progress};
+use gradient_odb::{Damage, ObjectName, Odb, Progress};
 use gradient_storage::Storage;
 
+use self::log::Roots;
+use self::packs::Stored;
 use crate::error::{RepoError, Result};
 
 /// How much is read.
@@ -149,12 +151,25 @@ impl FsckReport {
 /// - [`RepoError::NotARepository`], [`RepoError::Unsupported`]: nothing was checked.
 /// - Cancellation; storage errors that are no damage.
 pub fn fsck(storage: &Arc<dyn Storage>, options: FsckOptions, progress: &Progress) -> Result<FsckReport> {
+    Ok(examine(storage, options, progress)?.report)
+}
+
+/// A check with what it learned on the way.
+pub(crate) struct Examined {
+    pub(crate) report: FsckReport,
+    pub(crate) odb: Odb,
+    pub(crate) roots: Roots,
+    pub(crate) stored: Stored,
+    pub(crate) needed: HashSet<ObjectName>,
+}
+
+pub(crate) fn examine(storage: &Arc<dyn Storage>, options: FsckOptions, progress: &Progress) -> Result<Examined> {
     let mut report = FsckReport::default();
     settings::check(&**storage, &mut report)?;
     let roots = log::check(storage, &mut report)?;
     let odb = Odb::open(Arc::clone(storage))?;
     let stored = packs::check(&odb, options, progress, &mut report)?;
-    reach::check(&odb, &roots, &stored, options.level, progress, &mut report)?;
+    let needed = reach::check(&odb, &roots, &stored, options.level, progress, &mut report)?;
     hints::check(&**storage, &mut report)?;
-    Ok(report)
+    Ok(Examined { report, odb, roots, stored, needed })
 }

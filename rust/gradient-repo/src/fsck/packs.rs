@@ -1,17 +1,23 @@
 //! Packs, to the level that was asked for; which objects are well in at least one of them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use gradient_odb::{Kind, ObjectName, Odb, OdbError, PackId, PackReport, Progress, VerifyLevel};
 
 use super::{FsckLevel, FsckOptions, FsckReport};
 use crate::error::{RepoError, Result};
 
-/// Objects of which a pack holds a copy that was found good, with their raw lengths.
-pub(super) type Stored = HashMap<ObjectName, u64>;
+/// What packs hold.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    /// Objects with the packs that hold a copy which was found good.
+    pub(crate) good: HashMap<ObjectName, Vec<PackId>>,
+    /// Damaged packs, with the objects that their indexes name; none: the index can not be read.
+    pub(crate) damaged: BTreeMap<PackId, Vec<ObjectName>>,
+}
 
 pub(super) fn check(odb: &Odb, options: FsckOptions, progress: &Progress, report: &mut FsckReport) -> Result<Stored> {
-    let mut stored = Stored::new();
+    let mut stored = Stored::default();
     let mut seen: BTreeSet<PackId> = BTreeSet::new();
     progress.add_total(odb.disk_bytes());
     while let Some(pack) = next(odb, &seen) {
@@ -27,7 +33,7 @@ pub(super) fn check(odb: &Odb, options: FsckOptions, progress: &Progress, report
             Ok(checked) => {
                 report.num_packs += 1;
                 report.num_packs_full += u64::from(level == VerifyLevel::Full);
-                take(&checked, &mut stored, report);
+                take(pack, &checked, &mut stored, report);
             }
             // Merged or collected meanwhile: what it held is in a pack that came since, or needed by none.
             Err(OdbError::Storage(error)) if error.is_not_found() => odb.refresh()?,
@@ -42,21 +48,27 @@ fn next(odb: &Odb, seen: &BTreeSet<PackId>) -> Option<PackId> {
     odb.packs().into_iter().chain(damaged).find(|pack| !seen.contains(pack))
 }
 
-fn take(checked: &PackReport, stored: &mut Stored, report: &mut FsckReport) {
+fn take(pack: PackId, checked: &PackReport, stored: &mut Stored, report: &mut FsckReport) {
     let bad: HashSet<ObjectName> = checked.damage.iter().filter_map(|damage| damage.object).collect();
     for damage in &checked.damage {
         report.add_damage(damage);
     }
-    for (name, raw_len) in &checked.objects {
-        if !bad.contains(name) && stored.insert(*name, *raw_len).is_none() {
-            match name.kind {
-                Kind::Chunk => {
-                    report.num_chunks += 1;
-                    report.raw_len += raw_len;
-                }
-                Kind::Tree => report.num_trees += 1,
-                Kind::Commit => report.num_commits += 1,
+    if !checked.damage.is_empty() {
+        stored.damaged.insert(pack, checked.objects.iter().map(|(name, _)| *name).collect());
+    }
+    for (name, raw_len) in checked.objects.iter().filter(|(name, _)| !bad.contains(name)) {
+        let copies = stored.good.entry(*name).or_default();
+        copies.push(pack);
+        if copies.len() > 1 {
+            continue;
+        }
+        match name.kind {
+            Kind::Chunk => {
+                report.num_chunks += 1;
+                report.raw_len += raw_len;
             }
+            Kind::Tree => report.num_trees += 1,
+            Kind::Commit => report.num_commits += 1,
         }
     }
 }

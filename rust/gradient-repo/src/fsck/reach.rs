@@ -10,6 +10,7 @@ use super::packs::Stored;
 use super::{Finding, FsckLevel, FsckReport, Severity};
 use crate::error::Result;
 
+/// Returns the objects that are needed.
 pub(super) fn check(
     odb: &Odb,
     roots: &Roots,
@@ -17,7 +18,7 @@ pub(super) fn check(
     level: FsckLevel,
     progress: &Progress,
     report: &mut FsckReport,
-) -> Result<()> {
+) -> Result<HashSet<ObjectName>> {
     let mut walk = Walk {
         odb,
         stored,
@@ -39,7 +40,7 @@ pub(super) fn check(
     if level > FsckLevel::Quick {
         walk.count_orphans();
     }
-    Ok(())
+    Ok(walk.needed)
 }
 
 struct Walk<'a> {
@@ -141,7 +142,7 @@ impl Walk<'_> {
     /// Notes that an object is needed; says whether a good copy of it is stored.
     fn needs(&mut self, name: ObjectName, why: &str) -> bool {
         let is_new = self.needed.insert(name);
-        let is_stored = self.stored.contains_key(&name);
+        let is_stored = self.stored.good.contains_key(&name);
         if !is_stored && is_new {
             self.report.findings.push(Finding {
                 severity: Severity::Error,
@@ -166,7 +167,7 @@ impl Walk<'_> {
     }
 
     fn count_orphans(&mut self) {
-        let orphans = self.stored.keys().filter(|name| !self.needed.contains(name));
+        let orphans = self.stored.good.keys().filter(|name| !self.needed.contains(name));
         let (mut num_chunks, mut num_others) = (0_u64, 0_u64);
         for name in orphans {
             *(if name.kind == Kind::Chunk { &mut num_chunks } else { &mut num_others }) += 1;

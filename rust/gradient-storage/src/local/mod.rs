@@ -134,6 +134,27 @@ impl<S: System> LocalStorage<S> {
         Ok(put)
     }
 
+    /// Gives a file another name, unless something has it.
+    fn rename_to(&self, key: &Key, target: &Key) -> Result<(), StorageError> {
+        let from = self.beneath.folder(key.folder())?;
+        let to = self.beneath.folder(target.folder())?;
+        self.beneath.stat_regular(&from, key)?;
+        self.handles.forget(key);
+        let system = self.system();
+        let moved = match retry(|| system.rename_no_replace(&from, key.name(), &to, target.name())) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                retry(|| system.link(&from, key.name(), &to, target.name()))
+                    .and_then(|()| retry(|| system.unlink(&from, key.name())))
+            }
+            done => done,
+        };
+        moved.map_err(|errno| match errno {
+            Errno::NOENT => StorageError::NotFound { key: key.to_string() },
+            Errno::EXIST => StorageError::AlreadyExists { key: target.to_string() },
+            _ => io_error("move", key, errno),
+        })
+    }
+
     /// Opens a file for reading; packs stay open.
     fn open_for_reading(&self, key: &Key) -> Result<Arc<S::Handle>, StorageError> {
         if key.folder() != Folder::Packs {
@@ -313,24 +334,19 @@ impl<S: System> Storage for LocalStorage<S> {
             return Err(StorageError::NotAPack { key: key.to_string() });
         }
         self.require_writable(key)?;
-        let target = Key::new(Folder::Trash, key.name())?;
-        let packs = self.beneath.folder(Folder::Packs)?;
-        let trash = self.beneath.folder(Folder::Trash)?;
-        self.beneath.stat_regular(&packs, key)?;
-        self.handles.forget(key);
-        let system = self.system();
-        let moved = match retry(|| system.rename_no_replace(&packs, key.name(), &trash, target.name())) {
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                retry(|| system.link(&packs, key.name(), &trash, target.name()))
-                    .and_then(|()| retry(|| system.unlink(&packs, key.name())))
+        self.rename_to(key, &Key::new(Folder::Trash, key.name())?)
+    }
+
+    fn move_aside(&self, key: &Key) -> Result<Key, StorageError> {
+        self.require_writable(key)?;
+        for attempt in 0.. {
+            let target = Key::aside(key, attempt)?;
+            match self.rename_to(key, &target) {
+                Err(StorageError::AlreadyExists { .. }) => {}
+                outcome => return outcome.map(|()| target),
             }
-            done => done,
-        };
-        moved.map_err(|errno| match errno {
-            Errno::NOENT => StorageError::NotFound { key: key.to_string() },
-            Errno::EXIST => StorageError::AlreadyExists { key: target.to_string() },
-            _ => io_error("move to the trash", key, errno),
-        })
+        }
+        Err(StorageError::AlreadyExists { key: key.to_string() })
     }
 
     fn create_pack(&self, id: &[u8; 16], expected_len: u64) -> Result<Box<dyn PackWriter + '_>, StorageError> {
