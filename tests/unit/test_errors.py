@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import inspect
 import pickle
+import traceback
 
 import pytest
 
@@ -54,3 +56,32 @@ def test_a_storage_error_keeps_the_systems_number_and_still_says_only_its_messag
 def test_a_mismatch_holds_plain_lists() -> None:
     error = errors.StateMismatchError("x", missing=("a",), unexpected=(), changed=("b", "c"))
     assert (error.missing, error.unexpected, error.changed) == (["a"], [], ["b", "c"])
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_a_traceback_ends_with_the_hint(kind: type[errors.GradientError]) -> None:
+    lines = "".join(traceback.format_exception(kind("it broke", hint="gradient log"))).splitlines()
+    assert lines[-2].endswith("it broke")
+    assert lines[-1] == "hint: gradient log"
+
+
+def test_a_hint_that_comes_later_takes_the_place_of_the_first() -> None:
+    error = errors.CorruptionError("x", hint="first")
+    error.add_note("said by the caller")
+    error.hint = "second"
+    assert traceback.format_exception_only(error)[1:] == ["said by the caller\n", "hint: second\n"]
+    error.hint = None
+    assert traceback.format_exception_only(error)[1:] == ["said by the caller\n"]
+
+
+@pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])
+def test_a_copy_has_the_hint_once_and_another_hint_there_is_its_own(again: object) -> None:
+    error = errors.NotFoundError("x", hint="first")
+    other = again(error)  # type: ignore[operator]
+    assert (other.hint, other.__notes__) == ("first", ["hint: first"])
+    other.hint = "second"
+    assert (error.__notes__, other.__notes__) == (["hint: first"], ["hint: second"])
+
+
+def test_an_error_without_a_hint_has_no_note() -> None:
+    assert traceback.format_exception_only(errors.NotFoundError("x")) == ["gradient.errors.NotFoundError: x\n"]

@@ -236,7 +236,8 @@ impl Repository {
         let text = py.detach(|| {
             let rows = self.inner.history(&query)?;
             let (table, head) = self.inner.refs()?;
-            Ok::<_, gradient_repo::RepoError>(gradient_repo::render(&rows, &table, &head, format))
+            let branches = self.inner.branches_of(&rows, &table)?;
+            Ok::<_, gradient_repo::RepoError>(gradient_repo::render(&rows, &branches, &table, &head, format))
         });
         text.into_python(py)
     }

@@ -7,6 +7,7 @@ use gradient_object::{Commit, CommitId};
 use gradient_odb::{CommitRows, OdbError};
 
 use crate::error::{RepoError, Result};
+use crate::operation::{RefTable, Target};
 use crate::repository::Repository;
 
 /// One commit of a log.
@@ -114,6 +115,48 @@ impl Repository {
         }
         let mut rows: Vec<Option<LogRow>> = reached.rows.into_iter().map(Some).collect();
         Ok(order.into_iter().filter_map(|at| rows[at].take()).collect())
+    }
+}
+
+impl Repository {
+    /// For each row the branch on whose present line `branch@step` leads to it: the one it was made on, else the first
+    /// that has it; none if no such name does.
+    ///
+    /// # Errors
+    /// As [`Repository::commit_of`].
+    pub fn branches_of(&self, rows: &[LogRow], table: &RefTable) -> Result<Vec<Option<String>>> {
+        let stored = self.odb.commits()?;
+        let at: HashMap<CommitId, usize> = rows.iter().enumerate().map(|(at, row)| (row.id, at)).collect();
+        let mut names: Vec<Option<&str>> = vec![None; rows.len()];
+        let mut left = rows.len();
+        let mut walked: HashSet<CommitId> = HashSet::new();
+        for (name, target) in table {
+            let Target::Branch(tip) = target else { continue };
+            let (mut next, mut newer) = (Some(*tip), None);
+            while let Some(id) = next.filter(|_| left > 0) {
+                let known = at.get(&id).copied();
+                let read;
+                let commit = if let Some(at) = known {
+                    &rows[at].commit
+                } else {
+                    read = Self::commit_in(&stored, &id)?;
+                    &read
+                };
+                // From here on the line is another branch's too, and that one has named it.
+                if !walked.insert(id) && commit.branch != *name {
+                    break;
+                }
+                if let Some(at) = known.filter(|_| newer != Some(commit.step))
+                    && (names[at].is_none() || commit.branch == *name)
+                {
+                    left -= usize::from(commit.branch == *name);
+                    names[at] = Some(name);
+                }
+                newer = Some(commit.step);
+                next = commit.parents.first().copied();
+            }
+        }
+        Ok(names.into_iter().map(|name| name.map(str::to_owned)).collect())
     }
 }
 

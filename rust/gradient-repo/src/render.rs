@@ -35,20 +35,29 @@ pub struct LogFormat {
     pub width: Option<usize>,
 }
 
-/// Renders `rows`.
-pub fn render(rows: &[LogRow], table: &RefTable, head: &Head, format: LogFormat) -> String {
+/// Renders `rows`; `branches` says on which branch `branch@step` leads to each ([`Repository::branches_of`]).
+///
+/// [`Repository::branches_of`]: crate::Repository::branches_of
+pub fn render(
+    rows: &[LogRow],
+    branches: &[Option<String>],
+    table: &RefTable,
+    head: &Head,
+    format: LogFormat,
+) -> String {
     let names = decorations(table, head);
+    let places: Vec<String> = rows.iter().zip(branches).map(|(row, branch)| place(row, branch.as_deref())).collect();
     if format.style == LogStyle::Json {
-        return json(rows, &names);
+        return json(rows, branches, &places, &names);
     }
     let mut text = String::with_capacity(rows.len() * 96);
     let mut graph = Graph::default();
-    let step_width = rows.iter().map(|row| place(row).len()).max().unwrap_or(0).min(40);
-    for row in rows {
+    let step_width = places.iter().map(String::len).max().unwrap_or(0).min(40);
+    for (row, place) in rows.iter().zip(&places) {
         let (prefix, joins) = if format.graph { graph.draw(row) } else { (String::new(), None) };
         let start = text.len();
         text.push_str(&prefix);
-        line(&mut text, row, names.get(&row.id), format, step_width);
+        line(&mut text, row, place, names.get(&row.id), format, step_width);
         if let Some(width) = format.width.filter(|_| !format.color)
             && let Some((end, _)) = text[start..].char_indices().nth(width)
         {
@@ -63,14 +72,21 @@ pub fn render(rows: &[LogRow], table: &RefTable, head: &Head, format: LogFormat)
     text
 }
 
-fn place(row: &LogRow) -> String {
-    format!("{}@{}", row.commit.branch, row.commit.step)
+// A name that leads to the commit; where there is none, the step alone.
+fn place(row: &LogRow, branch: Option<&str>) -> String {
+    format!("{}@{}", branch.unwrap_or_default(), row.commit.step)
 }
 
-fn line(line: &mut String, row: &LogRow, names: Option<&Vec<String>>, format: LogFormat, step_width: usize) {
+fn line(
+    line: &mut String,
+    row: &LogRow,
+    place: &str,
+    names: Option<&Vec<String>>,
+    format: LogFormat,
+    step_width: usize,
+) {
     let id = row.id.short();
     let _ = if format.color { write!(line, "\x1b[33m{id}\x1b[0m") } else { write!(line, "{id}") };
-    let place = place(row);
     match format.style {
         LogStyle::Full => {
             let time = match format.now_ns {
@@ -129,7 +145,12 @@ fn decorations(table: &RefTable, head: &Head) -> HashMap<CommitId, Vec<String>> 
     names
 }
 
-fn json(rows: &[LogRow], names: &HashMap<CommitId, Vec<String>>) -> String {
+fn json(
+    rows: &[LogRow],
+    branches: &[Option<String>],
+    places: &[String],
+    names: &HashMap<CommitId, Vec<String>>,
+) -> String {
     let mut text = String::with_capacity(rows.len() * 400);
     text.push_str("{\"schema\":\"gradient.log/1\",\"commits\":[");
     for (at, row) in rows.iter().enumerate() {
@@ -145,8 +166,9 @@ fn json(rows: &[LogRow], names: &HashMap<CommitId, Vec<String>>) -> String {
         };
         let _ = write!(
             text,
-            "],\"branch\":{},\"step\":{},\"message\":{},\"time\":\"{}\",\"kind\":\"{kind}\",\"mode\":{},\
+            "],\"ref\":{},\"branch\":{},\"step\":{},\"message\":{},\"time\":\"{}\",\"kind\":\"{kind}\",\"mode\":{},\
              \"added_bytes\":{},\"metrics\":{{",
+            branches[at].as_ref().map_or_else(|| "null".to_owned(), |_| string(&places[at])),
             string(&commit.branch),
             commit.step,
             string(&commit.message),

@@ -30,8 +30,11 @@ fn put(storage: &MemoryStorage, key: &Key, bytes: &[u8]) {
     storage.replace(key, bytes, Durability::Unsynced).expect("there is room");
 }
 
+/// Commits with the bytes of each.
+type Made = Vec<(CommitId, Vec<u8>)>;
+
 /// Three commits on two branches, a tag, one shared chunk, caches, and a writer that is still there.
-fn sample() -> (Arc<MemoryStorage>, Repository, Vec<(CommitId, Vec<u8>)>) {
+fn sample() -> (Arc<MemoryStorage>, Repository, Made) {
     let (storage, repo) = new();
     let mut made = Vec::new();
     let mut main = Line::new(&repo, "main");
@@ -82,8 +85,9 @@ fn every_flipped_byte_of_every_file_is_found() {
     let mut num_flips = 0;
     for (key, bytes) in all(&storage).into_iter().filter(|(key, _)| *key != Key::config()) {
         // Most of this cache is a table of zeros: its head and rows in full, of the rest one byte in 512.
-        let is_tried =
-            |at: &usize| key.to_string() != "cache/index" || *at < 600 || *at % 512 == 0 || bytes.len() - at < 600;
+        let is_tried = |at: &usize| {
+            key.to_string() != "cache/index" || *at < 600 || at.is_multiple_of(512) || bytes.len() - at < 600
+        };
         for at in (0..bytes.len()).filter(is_tried) {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
@@ -98,7 +102,7 @@ fn every_flipped_byte_of_every_file_is_found() {
                 Err(RepoError::Unsupported { file, .. }) => assert_eq!(file, key.to_string()),
                 Err(error) => unreachable!("{key}, byte {at}: {error}"),
             }
-            if at % 16 == 0 {
+            if at.is_multiple_of(16) {
                 assert_no_wrong_bytes(&storage, &made, &format!("{key}, byte {at}"));
             }
         }
@@ -111,7 +115,7 @@ fn every_flipped_byte_of_every_file_is_found() {
 #[test]
 fn every_shorter_file_and_every_longer_one_is_found() {
     let (storage, _repo, made) = sample();
-    let mut num_cuts = 0;
+    let mut num_cuts = 0_u32;
     for (key, bytes) in all(&storage).into_iter().filter(|(key, _)| *key != Key::config()) {
         let step = if key.to_string() == "cache/index" { 4099 } else { 3 };
         let cuts = (0..bytes.len()).step_by(step).map(|len| bytes[..len].to_vec());
@@ -122,7 +126,7 @@ fn every_shorter_file_and_every_longer_one_is_found() {
             let report = check(&storage, FULL).expect("checked");
             let found = report.findings.iter().any(|finding| finding.file == key.to_string());
             assert!(found, "{key}, {} of {} bytes: {:?}", changed.len(), bytes.len(), report.findings);
-            if num_cuts % 16 == 0 {
+            if num_cuts.is_multiple_of(16) {
                 assert_no_wrong_bytes(&storage, &made, &format!("{key}, {} bytes", changed.len()));
             }
         }
