@@ -16,19 +16,42 @@ class GradientError(Exception):
     Args:
         message: What happened, to which thing; `str(error)` is exactly this.
         code: What happened, for programs, in kebab-case; the class has one for when nothing finer is known.
-        hint: What to do about it, best a command or a call.
+        hint: What to do about it, best a command or a call. It is also a note of the exception, so that a traceback
+            ends with it.
+
+    Attributes:
+        repository: Folder of the repository that it happened in; the command line sets it where a damaged file, a
+            disk or a format is to blame.
     """
 
     default_code: ClassVar[str] = "failed"
+    repository: str | None = None
 
     def __init__(self, message: str = "", *, code: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
+        self._hint: str | None = None
         self.hint = hint
+
+    @property
+    def hint(self) -> str | None:
+        """What to do about it; None if there is nothing to say."""
+        return self._hint
+
+    @hint.setter
+    def hint(self, hint: str | None) -> None:
+        # A new list: a copy of this error shares the old one.
+        notes = [note for note in getattr(self, "__notes__", ()) if self._hint is None or note != _note(self._hint)]
+        self._hint = hint
+        self.__notes__ = notes if hint is None else [*notes, _note(hint)]
 
     def __str__(self) -> str:
         return self.message
+
+
+def _note(hint: str) -> str:
+    return f"hint: {hint}"
 
 
 class NotFoundError(GradientError, LookupError):
