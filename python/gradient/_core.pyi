@@ -301,5 +301,87 @@ class Repository:
     def close(self) -> None:
         """Write caches, end the lease. Every later call raises."""
 
+@final
+class Finding:
+    """One thing that a check found.
+
+    Attributes:
+        severity: `error`: bytes are not what they were; `warning`: it is rebuilt or outlived by itself; `note`: no fault.
+        file: The file, as a path below `.gradient-repo`; empty for an object that no file holds.
+        offset: Where in the file, in bytes.
+        object: The object that is damaged or missing: its kind and id.
+        what: What is wrong.
+    """
+
+    @property
+    def severity(self) -> Literal["error", "warning", "note"]: ...
+    @property
+    def file(self) -> str: ...
+    @property
+    def offset(self) -> int | None: ...
+    @property
+    def object(self) -> str | None: ...
+    @property
+    def what(self) -> str: ...
+
+@final
+class FsckReport:
+    """What a check looked at and found.
+
+    Attributes:
+        clean: No finding is an error.
+        findings: All findings.
+        lost: Ids of commits that can not be restored, with the first reason.
+        counts: `operations`, `packs`, `packs_read_in_full`, `commits`, `trees`, `chunks`, `raw_bytes`, `orphans`.
+    """
+
+    @property
+    def clean(self) -> bool: ...
+    @property
+    def findings(self) -> list[Finding]: ...
+    @property
+    def lost(self) -> dict[str, str]: ...
+    @property
+    def counts(self) -> dict[str, int]: ...
+
+@final
+class RepairReport:
+    """What a repair does, or would do.
+
+    Attributes:
+        moves: Files to move aside: file, reason, where it lies now (None before).
+        rescued: Branches that go on to a commit which only a lost operation named: branch, commit id.
+        unnamed: Ids of stored commits that no operation names.
+        left: Errors that only a copy can mend.
+        log: The file that tells what was done; None before.
+    """
+
+    @property
+    def moves(self) -> list[tuple[str, str, str | None]]: ...
+    @property
+    def rescued(self) -> list[tuple[str, str]]: ...
+    @property
+    def unnamed(self) -> list[str]: ...
+    @property
+    def left(self) -> list[Finding]: ...
+    @property
+    def log(self) -> str | None: ...
+
+def fsck(
+    path: str,
+    *,
+    level: Literal["quick", "metadata", "full"] = "metadata",
+    sample_percent: float = 0.0,
+    progress: Progress | None = None,
+) -> FsckReport:
+    """Check the repository in a folder and change nothing. It need not be one that opens.
+
+    `quick` reads operations and the structure of packs; `metadata` also all trees and commits, and follows what refs
+    need; `full` reads every byte. Of every hundred packs `sample_percent` are read in full whatever the level.
+    """
+
+def repair(path: str, *, apply: bool = False, progress: Progress | None = None) -> RepairReport:
+    """Plan the repair of the repository in a folder; with `apply` carry it out. Nothing is deleted."""
+
 def check_name(name: str, what: str = "branch") -> None:
     """Raise InvalidInputError if `name` can not name a branch, tag or component."""

@@ -43,6 +43,8 @@ COMMANDS: dict[str, Command] = {
     "ops": Command("ops", "ops", "List what changed branches, tags and HEAD, newest first"),
     "undo": Command("undo", "undo", "Take back the last change of branches, tags or HEAD"),
     "redo": Command("redo", "redo", "Make again what was undone last"),
+    "fsck": Command("fsck", "fsck", "Check a repository, changing nothing"),
+    "repair": Command("repair", "repair", "Move aside what is damaged and can be done without"),
     "completion": Command("completion", "completion", "Print the completion script of a shell"),
 }
 
@@ -175,11 +177,22 @@ def _find_command(words: list[str]) -> tuple[str, list[str]]:
 def _change_folder(folder: str) -> None:
     try:
         os.chdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"there is no folder {folder}", code="no-folder") from None
+    except FileNotFoundError:
+        hint = f"-C PATH takes a folder that is there; to make a workspace: gradient workspace init {folder}"
+        raise NotFoundError(f"there is no folder {folder}", code="no-folder", hint=hint) from None
+    except NotADirectoryError:
+        hint = "-C PATH takes the folder of a workspace or of a repository"
+        raise NotFoundError(f"{folder} is a file and no folder", code="no-folder", hint=hint) from None
 
 
 def _report(error: Exception, message: str, code: str, hint: str | None, as_json: bool) -> int:
     number = _exit.exit_code(error)
-    _out.error(message or type(error).__name__, code=code, hint_text=hint, exit_code=number, as_json=as_json)
+    _out.error(
+        message or type(error).__name__,
+        code=code,
+        hint_text=hint,
+        exit_code=number,
+        as_json=as_json,
+        repository=error.repository if isinstance(error, GradientError) else None,
+    )
     return number

@@ -160,6 +160,6 @@ def _start(session: Session, settings: Settings) -> int:
         # A fork of the latest commit: the new branch has none yet, so the latest of HEAD's branch is meant.
         step = int(restore_ref(session, session.repo.resolve(LATEST).id, skip=skip))
     else:
-        logger.info("branch %s has no commits yet: starting fresh", branch)
+        session.say([f'resume="latest": branch {branch} has no commits yet, so the run starts anew'])
     session.reset(asked)
     return step

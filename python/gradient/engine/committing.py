@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from gradient.engine.guards import checked_metrics, checked_step
 from gradient.engine.handle import CommitHandle
-from gradient.engine.progress import progress
 from gradient.engine.session import Line
 from gradient.errors import ConflictError, GradientError, InvalidInputError
+from gradient.progress import progress
 
 if TYPE_CHECKING:
     from gradient._core import CommitResult
@@ -42,7 +42,7 @@ def commit(
         raise InvalidInputError(
             f"step {number} is below {line.step}, which this engine committed or restored last",
             code="step-backwards",
-            hint=f"go back by restoring: engine.resume({f'{line.branch}@{number}'!r})",
+            hint=_way_back(session, f"{line.branch}@{number}"),
         )
     session.check_committable()
     captured = session.state.capture()
@@ -82,6 +82,15 @@ def finish(session: Session) -> None:
         session.repo.close()
     except GradientError as error:
         logger.warning("closing %s: %s", session.repo.path, error)
+
+
+def _way_back(session: Session, name: str) -> str:
+    """Say how to go back to a step; a commit is named only if it is there."""
+    try:
+        session.repo.resolve(name)
+    except GradientError:
+        return "steps only rise; to go back, restore an earlier commit first: gradient log names them"
+    return f"go back by restoring: engine.resume({name!r})"
 
 
 def _tell(session: Session, result: CommitResult, notes: list[str]) -> None:

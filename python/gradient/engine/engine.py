@@ -106,10 +106,20 @@ class GradientEngine(OpenEngine):
             self._session.say([f"GRADIENT_AUTOCOMMIT={forced} wins over autocommit(every={every})"])
             return
         self._autocommit_every = every
+        self._autocommit_stopped = every is None
 
     def maybe_commit(self, step: int, message: str = "", *, metrics: Metrics | None = None) -> CommitHandle | None:
-        """Commit if the step is a multiple of the interval of `autocommit`; None if it is not."""
-        if self._autocommit_every is None or checked_step(step) % self._autocommit_every:
+        """Commit if the step is a multiple of the interval of `autocommit`; None if it is not.
+
+        Without an interval nothing is ever committed, which is said once, unless `autocommit(None)` asked for it.
+        """
+        if self._autocommit_every is None:
+            if not self._autocommit_stopped:
+                self._session.say(
+                    ["maybe_commit commits nothing: it has no interval; engine.autocommit(every=...) sets one"]
+                )
+            return None
+        if checked_step(step) % self._autocommit_every:
             return None
         return self.commit(step, message, metrics=metrics)
 
@@ -221,27 +231,31 @@ class GradientEngine(OpenEngine):
         """Make the value of a getter part of every commit; a restore gives it to the setter.
 
         If the commit restored last holds it already, and nothing was committed since, the setter is called at once and
-        the generators are set again. What was dropped is not given to the setter.
+        the generators are set again. What was dropped is not given to the setter. If the setter fails then, the name is
+        free again.
 
         Args:
-            name: Its name in the commit; registering it again replaces what was there, unless it fails.
+            name: Its name in the commit.
             getter: Gives the value: numbers, texts, containers, arrays and tensors; see the docs for all of them.
             setter: Takes such a value.
+
+        Raises:
+            AlreadyExistsError: That name is registered already.
         """
         with self._in_use() as session:
-            session.state.add_external(name, getter, setter, replace=True)
+            session.state.add_external(name, getter, setter)
             restoring.apply_late(session, "extra", name)
 
     def register(self, name: str, obj: Stateful) -> None:
         """Make an object with `state_dict` and `load_state_dict` part of every commit; else as `register_state`."""
         with self._in_use() as session:
-            session.state.add_object(name, obj, replace=True)
+            session.state.add_object(name, obj)
             restoring.apply_late(session, "extra", name)
 
     def register_generator(self, name: str, generator: Any) -> None:
         """Make a generator of torch, NumPy or Python part of every commit; else as `register_state`."""
         with self._in_use() as session:
-            session.state.add_generator(name, generator, replace=True)
+            session.state.add_generator(name, generator)
             restoring.apply_late(session, "rng", name)
 
     def drop_state(self, name: str) -> None:

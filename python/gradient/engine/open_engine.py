@@ -26,6 +26,7 @@ class OpenEngine:
         self._settings = settings
         self._lock = threading.RLock()
         self._autocommit_every = settings.autocommit
+        self._autocommit_stopped = False
         self._current_step = current_step
         # Runs when the engine is gone or the interpreter ends, whichever comes first; it must not know the engine.
         self._finish = weakref.finalize(self, committing.finish, session)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gradient.engine.handle import RestoredStep
-from gradient.engine.progress import progress
 from gradient.engine.session import check_claimed
 from gradient.errors import CorruptionError, GradientError, InvalidInputError, NotFoundError
+from gradient.progress import progress
 from gradient.refs import LATEST
+from gradient.repo import NOTHING_YET
 from gradient.state import restore
 from gradient.state.environment import compare
 
@@ -57,7 +58,7 @@ def restore_ref(
         raise InvalidInputError(f'hyperparameters is "commit" or "script", not {hyperparameters!r}', code="bad-option")
     session.repo.refresh()
     core = session.repo.core
-    resolved = core.resolve(ref, branch=session.line.branch)
+    resolved = session.repo.resolve(ref, branch=session.line.branch)
     session.say(resolved.notices)
     plan = session.state.plan(
         lambda section, name: core.component(resolved.id, section, name),
@@ -94,8 +95,11 @@ def restore_latest(session: Session, *, skip_damaged: bool, **options: Any) -> R
     session.repo.refresh()
     branch = session.line.branch
     if branch not in session.repo.branches():
+        others = session.repo.log_ends(None, all_refs=True)[0]
         raise NotFoundError(
-            f"branch {branch} has no commits", code="no-commits", hint="commit first, or name a ref: gradient log --all"
+            f"branch {branch} has no commits yet",
+            code="no-commits",
+            hint="name a ref: gradient log --all --oneline" if others else NOTHING_YET,
         )
     try:
         return restore_ref(session, LATEST, **options)
@@ -119,7 +123,8 @@ def apply_late(session: Session, section: str, name: str) -> None:
     """Give state that was just registered what the restored commit holds for it, then set the generators again.
 
     Raises:
-        Exception: What the setter raised; every commit is refused until a restore succeeds.
+        Exception: What the setter raised; the registration is taken back, and every commit is refused until a restore
+            succeeds.
     """
     if session.plan is None or session.commit_id is None or (section, name) not in session.plan.pending:
         return
@@ -129,6 +134,7 @@ def apply_late(session: Session, section: str, name: str) -> None:
     except BaseException as error:
         if session.plan.partial:
             session.blocked = f"{section}/{name} could not be set: {error}"
+        session.state.remove(section, name)
         raise
     if session.seed is not None:
         session.state.reset_seed(session.seed)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from gradient._types import PathLike
 from gradient.engine.attaching import named
 from gradient.engine.handle import RestoredStep
-from gradient.engine.progress import progress
 from gradient.errors import InvalidInputError
 from gradient.handover import read_handover
+from gradient.progress import progress
 from gradient.state import TrainState, restore
 from gradient.workspace import open_repo
 
@@ -51,7 +51,7 @@ def load(
     state.add_models(models)
     with open_repo(workspace=handover.workspace or workspace, repo=handover.repo or repo) as opened:
         core = opened.core
-        resolved = core.resolve(ref)
+        resolved = opened.resolve(ref)
         plan = state.plan(
             lambda section, name: core.component(resolved.id, section, name),
             core.components(resolved.id),

@@ -12,6 +12,7 @@ use crate::errors::{invalid, to_python};
 const TICK: Duration = Duration::from_millis(100);
 
 /// Runs `work`; calls `callback(done, total)` about ten times a second; a signal handler that raises stops the work.
+/// With a `total` of 0 it is what the work says of itself.
 ///
 /// # Errors
 /// The failure of `work`; what the callback or a signal handler raised, once the work has stopped.
@@ -34,6 +35,7 @@ pub(crate) fn run<T: Send>(
             let mut raised = None;
             while matches!(wait.recv_timeout(TICK), Err(RecvTimeoutError::Timeout)) {
                 if raised.is_none() {
+                    let total = if total == 0 { progress.total() } else { total };
                     raised = Python::attach(|py| tick(py, callback, progress.done(), total)).err();
                     if raised.is_some() {
                         progress.cancel();

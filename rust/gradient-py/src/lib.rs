@@ -7,6 +7,7 @@
 //! | `buffer.rs`      | Python's memory as byte sources and sinks; the only unsafe code |
 //! | `repository.rs`  | `Repository`                                                    |
 //! | `records.rs`     | `CommitInfo`, `CommitResult`, `Resolved`, `Operation`           |
+//! | `checks.rs`      | `fsck`, `repair`                                                |
 //! | `job.rs`         | long work, away from the interpreter, stopped by Ctrl-C         |
 //! | `errors.rs`      | failures to the classes of `gradient.errors`                    |
 //!
@@ -15,6 +16,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
 
 mod buffer;
+mod checks;
 mod errors;
 mod job;
 mod records;
@@ -27,6 +29,8 @@ use pyo3::prelude::*;
 /// The module.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::checks::{Finding, FsckReport, RepairReport, fsck, repair};
     #[pymodule_export]
     use super::records::{CommitInfo, CommitResult, Operation, Resolved};
     #[pymodule_export]

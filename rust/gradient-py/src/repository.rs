@@ -18,7 +18,7 @@ use crate::records::{CommitInfo, CommitResult, Operation, Resolved, head};
 use crate::tensors::StoredTensor;
 use crate::values::{Sources, from_mapping, to_mapping};
 
-const FOLDER: &str = ".gradient-repo";
+pub(crate) const FOLDER: &str = ".gradient-repo";
 /// Levels of nesting below a component, so that the whole stays under the format's limit.
 const DEPTH_MAX: usize = gradient_object::NESTING_MAX - 8;
 

@@ -135,13 +135,12 @@ fn damaged_head_hint(number: u64, readable: u64, file: &str) -> String {
     let first = readable + 1;
     if first == number {
         return format!(
-            "move ops/{number:020} out of the repository's folder by hand: only what it recorded is lost, and the \
-             commits before it are whole"
+            "gradient repair --apply moves ops/{number:020} aside; without --apply it shows what it would do"
         );
     }
     format!(
-        "put {file} back from a copy of the repository; without one, move every file from ops/{first:020} to \
-         ops/{number:020} out of the repository's folder by hand: only what they recorded about refs is lost"
+        "put {file} back from a copy of the repository; without one, gradient repair --apply moves ops/{first:020} to \
+         ops/{number:020} aside and keeps the refs that they led to"
     )
 }
 

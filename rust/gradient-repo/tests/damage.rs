@@ -58,7 +58,10 @@ fn a_damaged_table_is_named_in_place_of_the_head_that_refers_to_it_and_the_hint_
             assert_eq!(error.class(), ErrorClass::Corruption);
             assert_eq!(error.facts().path, Some(format!("ops/{whole:020}")), "and not the head, which is whole");
             let hint = error.hint().expect("a hint");
-            assert!(hint.contains(&format!("every file from ops/{whole:020} to ops/{newest:020}")), "{hint}");
+            assert!(
+                hint.contains(&format!("repair --apply moves ops/{whole:020} to ops/{newest:020} aside")),
+                "{hint}"
+            );
         }
         assert_eq!(all(&storage), before, "nothing was written over it, nor into its place");
 

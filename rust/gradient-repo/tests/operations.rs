@@ -133,7 +133,7 @@ fn a_damaged_head_is_read_past_and_not_written_past() {
         assert_eq!(other.resolve("main", None).expect("the tip before").commit, one);
         let error = Line::from(&other, "main", one).try_commit(3, 3, 300).expect_err("refused");
         assert_eq!(error.class(), ErrorClass::Corruption);
-        assert!(error.hint().is_some_and(|hint| hint.contains(&format!("move ops/{n:020}"))));
+        assert!(error.hint().is_some_and(|hint| hint.contains(&format!("repair --apply moves ops/{n:020} aside"))));
         assert_eq!(other.notices().expect("open").len(), 1);
         assert_eq!(other.resolve("latest", None).expect("the tip before").notices.len(), 1, "nobody is misled");
     }

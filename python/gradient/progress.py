@@ -1,4 +1,4 @@
-"""Progress of a commit or restore, for somebody who waits: one line on stderr, and only where stderr is a terminal."""
+"""Progress of long work, for somebody who waits: one line on stderr, and only where stderr is a terminal."""
 
 from __future__ import annotations
 
