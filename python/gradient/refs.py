@@ -41,7 +41,7 @@ def parse_ref(ref: str) -> Ref:
         return Ref(ref)
     name, _, step = ref.rpartition("@")
     if not name or not _STEP.fullmatch(step) or int(step) > STEP_MAX:
-        message = f"{ref!r} is no ref: after the @ comes a step"
+        message = f"{ref!r} is no ref: after the @ comes a step, and a step is a whole number from 0 to {STEP_MAX}"
         raise InvalidInputError(message, code="bad-ref", hint="for example main@100")
     return Ref(name, int(step))
 

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from gradient._types import SECTIONS, PathLike
 from gradient.errors import InvalidInputError, NotFoundError
-from gradient.refs import HEAD, parse_range
+from gradient.refs import HEAD, parse_range, parse_ref
 
 if TYPE_CHECKING:
     from gradient._core import CommitInfo, Operation, Progress, Repository, Resolved
     from gradient.stored import State
 
 REPO_DIR = ".gradient-repo"
+
+NOTHING_YET = "nothing is committed in this repository yet: engine.commit(step) in the training script does it"
+"""What to do where there is no commit to name."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,15 @@ class Repo:
 
         Raises:
             NotFoundError: It means none; the nearest names are suggested.
+            InvalidInputError: What follows its `@` is no step.
         """
-        return self.core.resolve(ref, branch=branch)
+        parse_ref(ref)
+        try:
+            return self.core.resolve(ref, branch=branch)
+        except NotFoundError as error:
+            if error.code == "empty-branch" and not self.log_ends(None, all_refs=True)[0]:
+                error.hint = NOTHING_YET
+            raise
 
     def info(self, ref: str = HEAD) -> CommitInfo:
         """One commit: `.id .root .parents .branch .step .message .metrics .time_ns .kind .mode .added_bytes`."""
@@ -207,7 +217,7 @@ class Repo:
     def show(self, ref: str = HEAD) -> CommitDetails:
         """Gather what there is to know about a commit; no tensor data is read."""
         core = self.core
-        resolved = core.resolve(ref)
+        resolved = self.resolve(ref)
         components = core.components(resolved.id)
         return CommitDetails(
             info=core.commit_info(resolved.id),

@@ -28,6 +28,7 @@ def test_what_is_no_ref_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         parse_ref(text)
     assert caught.value.code == "bad-ref"
+    assert "@" not in text or "a step is a whole number" in str(caught.value)
 
 
 @pytest.mark.parametrize(

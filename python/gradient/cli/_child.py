@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from gradient.handover import Handover
 
 
-def hand_over(command: Sequence[str] | None, handover: Handover) -> int:
-    """Run a training script with the hand-over variables and return its exit code.
+def hand_over(command: Sequence[str] | None, handover: Handover, doing: str) -> int:
+    """Say what is being done, run a training script with the hand-over variables and return its exit code.
 
     Without a command the variables are printed, for a shell, and the code is that of wrong usage.
 
@@ -35,6 +35,8 @@ def hand_over(command: Sequence[str] | None, handover: Handover) -> int:
         _out.note("these variables would be set; no command was given")
         _out.hint("end with the training command: ... -- python train.py")
         return _exit.WRONG_INPUT
+    check_program(command[0])
+    _out.note(doing)
     # The interval of autocommit is the caller's; everything else is ours to say, so that no stale value gets through.
     environment = {name: value for name, value in os.environ.items() if name == AUTOCOMMIT or name not in VARIABLES}
     environment.update(values)
@@ -44,11 +46,33 @@ def hand_over(command: Sequence[str] | None, handover: Handover) -> int:
             return _wait_for(command, environment)
         _become(command, environment)
     except FileNotFoundError:
-        hint = "name the program after --, for example: -- python train.py"
-        raise NotFoundError(f"there is no program {_out.one_line(command[0])}", code="no-program", hint=hint) from None
+        raise _no_program(command[0]) from None
     except PermissionError:
-        message = f"{_out.one_line(command[0])} can not be run: permission denied"
-        raise InvalidInputError(message, code="not-executable", hint=f"-- python {command[0]}") from None
+        raise _not_executable(command[0]) from None
+
+
+def check_program(name: str) -> None:
+    """Look whether a program can be run, before anything is said of running it.
+
+    Raises:
+        NotFoundError: There is no such program.
+        InvalidInputError: It is a folder, or may not be run.
+    """
+    import shutil
+
+    if shutil.which(name) is None:
+        # A path is taken as it is; only a bare name is looked for.
+        raise _not_executable(name) if os.path.dirname(name) and os.path.exists(name) else _no_program(name)
+
+
+def _no_program(name: str) -> NotFoundError:
+    hint = "name the program after --, for example: -- python train.py"
+    return NotFoundError(f"there is no program {_out.one_line(name)}", code="no-program", hint=hint)
+
+
+def _not_executable(name: str) -> InvalidInputError:
+    message = f"{_out.one_line(name)} can not be run: permission denied"
+    return InvalidInputError(message, code="not-executable", hint=f"-- python {name}")
 
 
 def _become(command: Sequence[str], environment: dict[str, str]) -> NoReturn:

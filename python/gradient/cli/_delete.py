@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gradient.cli import _out
-from gradient.errors import InvalidInputError, NotFoundError
+from gradient.errors import ConflictError, InvalidInputError, NotFoundError
 from gradient.refs import short_id
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def delete_ref(repo: Repo, kind: str, name: str, *, yes: bool, dry_run: bool, as
 
     Raises:
         NotFoundError: There is no such ref; near names are suggested.
-        InvalidInputError: HEAD stands on the branch, or nobody agreed.
+        ConflictError: HEAD stands on the branch.
+        InvalidInputError: Nobody agreed.
     """
     plan = make_plan(repo, kind, name)
     if not as_json:
@@ -91,10 +92,9 @@ def make_plan(repo: Repo, kind: str, name: str) -> Plan:
     if name not in refs:
         raise _unknown(kind, name, list(refs))
     if kind == "branch" and repo.head() == ("branch", name):
-        raise InvalidInputError(
-            f"branch {name} can not be deleted: HEAD stands on it",
-            code="head-branch",
-            hint="gradient checkout ANOTHER_BRANCH",
+        # What `Repo.delete_branch` says; here the plan, and so --dry-run, says it too.
+        raise ConflictError(
+            f"branch {name} is where HEAD stands", code="deletes-head", hint="gradient checkout another branch first"
         )
     commit = refs[name]
     others = {f"branch {other}": at for other, at in repo.branches().items()}

@@ -18,6 +18,10 @@ def run(name: str, command: Command, arguments: list[str], repo: str | None) -> 
     session = Session(repo_name=repo, child=child or None)
     function = load(command)
     values = read_plain(function, arguments)
+    if values is None and command.takes_command:
+        from gradient.cli._form import check_form
+
+        check_form(name, function, arguments, child)
     if values is not None:
         code = function(session, **values)
     else:

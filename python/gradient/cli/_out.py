@@ -31,8 +31,8 @@ def data(text: str) -> None:
     """Print a result."""
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    except BrokenPipeError:
-        _give_up()
+    except OSError as error:
+        _give_up(error)
 
 
 def document(schema: str, fields: Mapping[str, object]) -> None:
@@ -89,15 +89,31 @@ def hint(text: str) -> None:
     _talk(f"{paint('hint:', CYAN, error=True)} {text}")
 
 
-def error(message: str, *, code: str, hint_text: str | None, exit_code: int, as_json: bool) -> None:
-    """Print an error: one line and a hint, or one JSON object."""
+def error(
+    message: str,
+    *,
+    code: str,
+    hint_text: str | None,
+    exit_code: int,
+    as_json: bool,
+    repository: str | None = None,
+) -> None:
+    """Print an error: one line, the repository if it is to be looked at, and a hint; or one JSON object."""
     if as_json:
         import json
 
-        fields = {"code": code, "message": message, "hint": hint_text, "exit_code": exit_code}
+        fields = {
+            "code": code,
+            "message": message,
+            "hint": hint_text,
+            "repository": repository,
+            "exit_code": exit_code,
+        }
         _talk(json.dumps({"schema": "gradient.error/1", **fields}, ensure_ascii=True))
         return
     _talk(f"{paint('error:', RED, error=True)} {one_line(message)}")
+    if repository:
+        _talk(f"{paint('repository:', CYAN, error=True)} {one_line(repository)}")
     if hint_text:
         hint(one_line(hint_text))
 
@@ -138,11 +154,15 @@ def width() -> int:
 
 
 def flush() -> None:
-    """Push out what was printed; a closed pipe ends quietly."""
+    """Push out what was printed; a closed pipe ends quietly.
+
+    Raises:
+        OSError: It could not be written; the message says that it was standard output.
+    """
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        _give_up()
+    except OSError as error:
+        _give_up(error)
 
 
 def one_line(text: str) -> str:
@@ -246,8 +266,8 @@ def _talk(text: str, end: str = "\n") -> None:
         pass
 
 
-def _give_up() -> NoReturn:
-    # The interpreter flushes stdout once more when it ends, and would complain.
+def _give_up(error: OSError) -> NoReturn:
+    # What is left in the buffer is flushed once more, before talk and when the interpreter ends, and would fail again.
     null = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, sys.stdout.fileno())
@@ -255,4 +275,6 @@ def _give_up() -> NoReturn:
         pass
     finally:
         os.close(null)
-    raise ClosedPipe
+    if isinstance(error, BrokenPipeError):
+        raise ClosedPipe from None
+    raise OSError(error.errno, f"standard output could not be written: {error.strerror}") from None

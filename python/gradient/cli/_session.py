@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gradient.cli import _out
+from gradient.errors import CorruptionError, FormatError, InvalidInputError, NotFoundError, StorageError
 from gradient.refs import short_id
 
 if TYPE_CHECKING:
@@ -34,22 +35,53 @@ class Session:
 
         Raises:
             NotFoundError: None is.
+            InvalidInputError: Several could be.
         """
         from gradient import workspace
 
-        return workspace.locate(repo=self.repo_name)
+        with _options_in_hints():
+            return workspace.locate(repo=self.repo_name)
 
     @contextmanager
     def open(self) -> Iterator[Repo]:
         """Open the repository that is meant, and close it."""
         from gradient import workspace
 
-        repo = workspace.open_repo(repo=self.repo_name)
-        try:
-            say_notices(repo.core.notices)
-            yield repo
-        finally:
-            repo.close()
+        with naming_repository(self.locate().repo_path):
+            repo = workspace.open_repo(repo=self.repo_name)
+            try:
+                say_notices(repo.core.notices)
+                yield repo
+            finally:
+                repo.close()
+
+
+@contextmanager
+def naming_repository(path: str) -> Iterator[None]:
+    """Note the repository's folder on errors whose cause lies in it: they name files below it, or none."""
+    try:
+        yield
+    except (CorruptionError, FormatError, StorageError) as error:
+        error.repository = error.repository or path
+        raise
+
+
+@contextmanager
+def _options_in_hints() -> Iterator[None]:
+    """Name options where `gradient.workspace`, which speaks to scripts, names arguments of `attach`."""
+    try:
+        yield
+    except (InvalidInputError, NotFoundError) as error:
+        from gradient import workspace
+
+        root = workspace.find_workspace()
+        make = "gradient repo init NAME"
+        if error.code == "ambiguous-repository" and root is not None:
+            error.hint = f"name one before the command: gradient --repo {workspace.list_workspace_repos(root)[0]} ..."
+        elif error.code == "no-repository":
+            make_both = f"say where it is: gradient -C PATH ..., or make one: gradient workspace init && {make}"
+            error.hint = make_both if root is None else make
+        raise
 
 
 _said: set[str] = set()

@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from gradient.cli import Command, _out
+from gradient.cli._form import usage
 from gradient.cli._params import Argument, Option, Parameter, parameters
 from gradient.cli._session import Session
 from gradient.errors import InvalidInputError
@@ -60,7 +61,8 @@ def build(name: str, command: Command, function: Callable[..., Any]) -> Any:
     text = inspect.cleandoc(function.__doc__ or "").partition("\n")[2].strip()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     settings = {"help_option_names": ["--help", "-h"]}
-    app.command(name, cls=HelpfulCommand, help=f"{command.summary}\n\n{text}", context_settings=settings)(body)
+    explained = f"{command.summary}\n\nusage: {usage(name, command, function)}\n\n{text}"
+    app.command(name, cls=HelpfulCommand, help=explained, context_settings=settings)(body)
     return get_command(app)
 
 

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from gradient import _core
-from gradient.cli import _out
 from gradient.cli._child import hand_over
 from gradient.cli._params import Argument, Option, flag
 from gradient.cli._session import Session, say_notices
@@ -40,8 +39,6 @@ def fork(
             hint=f"gradient resume {new_branch} -- ..." if kind == "branch" else "choose another name",
         )
     say_notices(resolved.notices)
-    if session.child is not None:
-        _out.note(f"forking {new_branch} from {resolved.name} ({short_id(resolved.id)})")
     handover = Handover(
         workspace=location.workspace_path,
         repo=location.repo_name,
@@ -52,4 +49,4 @@ def fork(
         reset_scheduler=reset_scheduler,
         reset_seed=seed,
     )
-    return hand_over(session.child, handover)
+    return hand_over(session.child, handover, f"forking {new_branch} from {resolved.name} ({short_id(resolved.id)})")

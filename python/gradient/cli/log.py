@@ -37,5 +37,7 @@ def log(
             _out.data(text)
         elif text:
             _out.paged(text)
-        else:
+        elif not repo.log_ends(ref, all_refs=all_refs)[0]:
             _out.note("no commits yet")
+        elif limit != 0:
+            _out.note("no commits in that range")

@@ -5,7 +5,7 @@ from typing import Annotated
 from gradient import workspace
 from gradient.cli import _out
 from gradient.cli._params import Argument, Option, flag
-from gradient.cli._session import Session
+from gradient.cli._session import Session, naming_repository
 from gradient.cli.workspace import find_root, repos
 from gradient.errors import GradientError
 
@@ -22,7 +22,8 @@ def init(
     """
     root = find_root(".")
     path = workspace.get_repo_path_in_workspace(root, name)
-    config = workspace.init_repo(path, name=name, description=description, workspace_path=root)
+    with naming_repository(path):
+        config = workspace.init_repo(path, name=name, description=description, workspace_path=root)
     if as_json:
         fields = {
             "name": name,
@@ -53,7 +54,7 @@ def list_repos(
             config = workspace.load_repo_config(workspace.get_repo_path_in_workspace(root, name))
             rows.append((name, _out.one_line(config.description or "") if config is not None else ""))
         except GradientError as error:
-            _out.note(f"warning: {name} cannot be read: {error}")
+            _out.note(f"warning: {name} can not be read: {error}")
             rows.append((name, ""))
     if as_json:
         fields = [

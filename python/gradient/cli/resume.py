@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from gradient.cli import _out
 from gradient.cli._child import hand_over
 from gradient.cli._params import Argument
 from gradient.cli._session import Session, say_notices
@@ -29,9 +28,7 @@ def resume(
         name = parse_ref(ref).name
         branch = name if name in repo.branches() else None
     say_notices(resolved.notices)
-    if session.child is not None:
-        _out.note(f"resuming {resolved.name} ({short_id(resolved.id)})")
     handover = Handover(
         workspace=location.workspace_path, repo=location.repo_name, resume_ref=ref.strip(), branch=branch
     )
-    return hand_over(session.child, handover)
+    return hand_over(session.child, handover, f"resuming {resolved.name} ({short_id(resolved.id)})")

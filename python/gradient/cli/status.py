@@ -1,12 +1,15 @@
 """`gradient status`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from gradient import handover
 from gradient.cli import _out
 from gradient.cli._params import flag
 from gradient.cli._session import Session, commit_fields, describe_head, head_fields
 from gradient.refs import short_id
+
+if TYPE_CHECKING:
+    from gradient._core import CommitInfo
 
 
 def status(
@@ -15,7 +18,8 @@ def status(
 ) -> None:
     """Show a repository.
 
-    Branches come with their newest commits. Variables that the next training script would act on are named.
+    Branches come with their newest commits, tags with those that they name. Variables that the next training script
+    would act on are named.
     """
     pending = handover.read_handover().to_environ()
     with session.open() as repo:
@@ -51,21 +55,20 @@ def status(
             lines.append(f"{_out.count(num_commits, 'commit')}, {_out.size(disk_bytes)} on disk")
         if captured is False:
             lines.append("data position: not captured")
-        rows = [
-            (
-                _marked(f"{name}@{info.step}", name == head["branch"]),
-                short_id(info.id),
-                _out.when(info.time_ns),
-                _out.one_line(info.message),
-            )
-            for name, info in tips.items()
-        ]
+        rows = [_row(_marked(f"{name}@{info.step}", name == head["branch"]), info) for name, info in tips.items()]
+        for name, at in sorted(repo.tags().items()):
+            info = repo.core.commit_info(at)
+            rows.append(_row(f"  tag {name}, {info.branch}@{info.step}", info))
         if rows:
             lines += ["", _out.table(rows)]
     if pending:
         lines += ["", "the next training script would act on:"]
         lines += [f"  {name}={value}" for name, value in pending.items()]
     _out.data("\n".join(lines))
+
+
+def _row(name: str, info: "CommitInfo") -> tuple[str, str, str, str]:
+    return name, short_id(info.id), _out.when(info.time_ns), _out.one_line(info.message)
 
 
 def _marked(text: str, is_head: bool) -> str:

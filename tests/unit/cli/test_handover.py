@@ -130,6 +130,46 @@ def test_the_script_keeps_its_arguments_and_its_own_double_dash(sample):
 def test_a_program_that_does_not_exist_is_not_found(sample):
     done = run(sample.path, "resume", "latest", "--", "no-such-program")
     assert done.returncode == 3 and "no-such-program" in done.stderr
+    assert "resuming" not in done.stderr, "nothing is said to be done that is not"
+    done = run(sample.path, "fork", "latest", "hot", "--", "./no/such/program")
+    assert done.returncode == 3 and "forking" not in done.stderr
+
+
+def test_what_is_done_is_said_before_the_script_speaks(sample):
+    done = run(sample.path, "resume", "latest", "--", sys.executable, "-c", "import os; os.write(2, b'script')")
+    assert done.stderr == f"resuming main@30 ({sample.ids['main@30'][:8]})\nscript"
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (["resume", "latest", "python", "train.py"], "gradient resume latest -- python train.py"),
+        (["resume", "latest", "python", "train.py", "--lr", "3"], "gradient resume latest -- python train.py --lr 3"),
+        (["fork", "main@20", "hot", "python", "a b"], "gradient fork main@20 hot -- python 'a b'"),
+        (["fork", "a", "--seed", "3", "hot", "python"], "gradient fork a --seed 3 hot -- python"),
+    ],
+    ids=" ".join,
+)
+def test_a_program_without_the_double_dash_is_told_where_it_goes(gradient, sample, words, call):
+    result = gradient(*words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == f"error: put -- before the command that is to be run\nhint: {call}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "call"),
+    [
+        (["fork", "main@20", "--", "python", "t.py"], "NEW", "gradient fork main@20 NEW -- python t.py"),
+        (["fork", "main@20"], "NEW", "gradient fork main@20 NEW -- CMD"),
+        (["resume", "--", "python", "t.py"], "REF", "gradient resume REF -- python t.py"),
+        (["fork"], "FROM", "gradient fork FROM NEW -- CMD"),
+    ],
+    ids=str,
+)
+def test_an_argument_that_is_missing_is_named_and_the_form_is_shown(gradient, sample, words, name, call):
+    result = gradient(*words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"error: {name} is missing: ") and result.err.endswith(f"\nhint: {call}\n")
 
 
 def test_a_file_that_is_no_program_is_wrong_input(sample):

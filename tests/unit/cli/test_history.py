@@ -136,3 +136,31 @@ def test_status_json(gradient, sample):
 def test_status_names_variables_that_wait_for_a_script(gradient, sample, monkeypatch):
     monkeypatch.setenv("GRADIENT_RESUME_REF", "main@10")
     assert "GRADIENT_RESUME_REF=main@10" in gradient("status").out
+
+
+def test_log_that_shows_nothing_says_so_only_where_it_is_news(gradient, sample):
+    assert (gradient("log", "-n", "0").out, gradient("log", "-n", "0").err) == ("", "")
+    result = gradient("log", "main..main")
+    assert (result.code, result.out, result.err) == (0, "", "no commits in that range\n")
+
+
+def test_status_names_tags_and_where_they_stand(gradient, sample):
+    gradient("tag", "v1", "main@20")
+    line = next(line for line in gradient("status").out.splitlines() if "v1" in line)
+    assert line.startswith("  tag v1, main@20") and sample.ids["main@20"][:8] in line
+
+
+@pytest.mark.parametrize("words", [["log"], ["show"], ["resume"], ["diff"], ["branch", "new"]], ids=" ".join)
+@pytest.mark.parametrize("ref", ["main@abc", "main@-1", "main@", "main@1.5"])
+def test_a_malformed_step_is_wrong_input_and_not_not_found(gradient, sample, words, ref):
+    result = gradient(*words, ref)
+    assert result.code == 2 and "a step is a whole number" in result.err
+
+
+@pytest.mark.parametrize("words", [["resume", "latest"], ["show"]], ids=" ".join)
+def test_in_a_repository_without_commits_no_hint_leads_to_its_empty_log(gradient, sample, monkeypatch, words):
+    monkeypatch.chdir(sample.workspace)
+    gradient("repo", "init", "empty")
+    result = gradient("--repo", "empty", *words)
+    assert result.code == 3 and "gradient log" not in result.err
+    assert "hint: nothing is committed in this repository yet" in result.err

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gradient import _core
+from gradient import _core, errors
 from gradient.cli import COMMANDS, GROUPS, _params, load, main, overview
 
 GRADIENT = Path(sysconfig.get_path("scripts")) / "gradient"
@@ -106,7 +106,16 @@ def test_help_of_a_command_begins_with_its_summary(gradient, name):
     lines = result.out.splitlines()
     assert (result.code, result.err) == (0, "")
     assert lines[0] == COMMANDS[name].summary
-    assert lines[1] == "" and lines[2], "a text follows the summary"
+    assert lines[1] == "" and lines[2].startswith(f"usage: gradient {name}")
+    assert lines[2].endswith(" -- CMD") == COMMANDS[name].takes_command
+    assert lines[3] == "" and lines[4], "a text follows"
+
+
+def test_the_usage_line_names_the_arguments_in_their_order(gradient):
+    assert "usage: gradient fork FROM NEW [OPTIONS] -- CMD\n" in gradient("fork", "--help").out
+    assert "usage: gradient resume REF -- CMD\n" in gradient("resume", "--help").out
+    assert "usage: gradient log [REF|A..B] [OPTIONS]\n" in gradient("log", "--help").out
+    assert "usage: gradient completion bash|zsh|fish\n" in gradient("completion", "--help").out
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -205,8 +214,26 @@ def test_dash_c_works_from_elsewhere(gradient, sample, monkeypatch, tmp_path):
     assert gradient("-C", "ws", "-C", "gpt", "log").code == 0
 
 
-def test_dash_c_to_nowhere_is_not_found(gradient):
-    assert gradient("-C", "/nonexistent", "log").code == 3
+def test_dash_c_to_nowhere_is_not_found_and_says_what_it_takes(gradient, tmp_path):
+    result = gradient("-C", "/nonexistent", "log")
+    assert result.code == 3
+    assert result.err.startswith("error: there is no folder /nonexistent\nhint: -C PATH takes a folder")
+    (tmp_path / "train.py").write_text("")
+    result = gradient("-C", str(tmp_path / "train.py"), "log")
+    assert result.code == 3
+    assert result.err.startswith(f"error: {tmp_path / 'train.py'} is a file and no folder\nhint: -C PATH takes")
+
+
+def test_hints_of_the_command_line_name_its_options_and_no_arguments_of_python(gradient, sample, monkeypatch, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    nowhere = gradient("log")
+    assert "-C PATH" in nowhere.err and "repo=" not in nowhere.err and "workspace=" not in nowhere.err
+    assert gradient("resume", "latest").err == nowhere.err
+    monkeypatch.chdir(sample.workspace)
+    gradient("repo", "init", "second")
+    several = gradient("log")
+    assert "gradient --repo gpt" in several.err and "repo=" not in several.err
 
 
 def test_repo_names_one_of_several(gradient, sample, monkeypatch):
@@ -230,7 +257,28 @@ def test_a_damaged_format_file_is_damage(gradient, sample):
     raw[20] ^= 1
     os.chmod(file, 0o644)
     file.write_bytes(raw)
-    assert gradient("log").code == 5
+    result = gradient("log")
+    assert result.code == 5
+    lines = result.err.splitlines()
+    assert lines[0].startswith("error: ") and lines[1] == f"repository: {sample.path}"
+    assert gradient("log", "--json").error["repository"] == str(sample.path)
+    assert gradient("-C", "..", "repo", "init", "gpt").err.splitlines()[1] == f"repository: {sample.path}"
+
+
+def test_an_error_whose_cause_is_in_no_repository_names_none(gradient, sample):
+    result = gradient("log", "nowhere@1")
+    assert "repository:" not in result.err
+    assert gradient("log", "nowhere@1", "--json").error["repository"] is None
+
+
+@pytest.mark.parametrize("kind", ["CorruptionError", "FormatError", "StorageError"])
+def test_what_lies_in_a_repository_is_said_with_its_folder(gradient, sample, monkeypatch, kind):
+    def fails(*_: object, **__: object) -> None:
+        raise getattr(errors, kind)("something is wrong", hint="do something")
+
+    monkeypatch.setattr("gradient.repo.Repo.render_log", fails)
+    expected = f"error: something is wrong\nrepository: {sample.path}\nhint: do something\n"
+    assert gradient("log").err == expected
 
 
 def test_an_interrupt_is_130(monkeypatch, sample):
@@ -258,6 +306,18 @@ def test_a_closed_pipe_ends_quietly(sample):
     done = subprocess.run([str(GRADIENT), "log"], cwd=sample.path, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("words", [["log"], ["log", "--json"], ["--help"]], ids=" ".join)
+def test_results_that_can_not_be_written_are_an_error_that_names_standard_output(sample, words):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [str(GRADIENT), *words], cwd=sample.path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 6
+    assert "standard output could not be written: No space left on device" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_results_have_no_colour_off_a_terminal(gradient, sample):

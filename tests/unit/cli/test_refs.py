@@ -2,6 +2,9 @@
 
 import pytest
 
+from gradient.errors import ConflictError
+from gradient.repo import Repo
+
 
 def branches(gradient) -> dict[str, str]:
     return {row["name"]: row["id"] for row in gradient("branch", "--json").document["branches"]}
@@ -72,7 +75,12 @@ def test_deleted_branch_comes_back_by_undo(gradient, sample):
 def test_the_branch_under_head_is_not_deleted(gradient, sample):
     for extra in (["--yes"], ["--dry-run"]):
         result = gradient("branch", "--delete", "main", *extra)
-        assert result.code == 2 and "HEAD stands on it" in result.err
+        assert result.code == 4
+        with Repo.open(sample.path) as repo, pytest.raises(ConflictError) as caught:
+            repo.delete_branch("main")
+        assert result.err == f"error: {caught.value}\nhint: {caught.value.hint}\n"
+        error = gradient("branch", "--delete", "main", *extra, "--json").error
+        assert (error["code"], error["exit_code"]) == (caught.value.code, 4)
     assert "main" in branches(gradient)
 
 

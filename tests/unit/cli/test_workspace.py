@@ -56,6 +56,8 @@ def test_a_damaged_repository_does_not_hide_the_others(gradient, sample, monkeyp
     (sample.workspace / "hurt" / ".gradient-repo" / "format").write_bytes(b"junk")
     result = gradient("workspace", "status")
     assert result.code == 0 and "hurt  can not be read" in result.out and "4 commits" in result.out
+    listed = gradient("repo", "list")
+    assert listed.code == 0 and "warning: hurt can not be read" in listed.err
 
 
 def test_an_empty_workspace_says_what_to_do(gradient, tmp_path, monkeypatch):
