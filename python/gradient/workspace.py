@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import json
 import os
 import re
@@ -49,6 +50,9 @@ WORKSPACE_DIR = ".gradient"
 CONFIG_FILE = "config.json"
 CONFIG_BYTES_MAX = 64 << 10
 
+_KNOWN_KEYS = frozenset({"workspace_name", "root_path", "repos", "created_at"})
+_warned: set[str] = set()
+
 _REPO_NAME = re.compile(r"[^/\\:\x00-\x20\x7f*?\[\]~^@]{1,255}")
 
 
@@ -84,11 +88,13 @@ def list_workspace_repos(workspace_path: PathLike) -> list[str]:
 
     Raises:
         NotFoundError: There is no such folder.
+        StorageError: A file is there.
     """
     root = _absolute(workspace_path)
     try:
         entries = os.listdir(root)
     except (FileNotFoundError, NotADirectoryError):
+        _check_no_file(root)
         raise NotFoundError(f"there is no folder {root}", code="no-workspace") from None
     return sorted(name for name in entries if os.path.isdir(os.path.join(root, name, REPO_DIR)))
 
@@ -158,8 +164,12 @@ def init_workspace(path: PathLike, name: str | None = None) -> WorkspaceConfig:
     Args:
         path: The folder; it and those above are made if need be.
         name: What people call it; None takes the folder's name.
+
+    Raises:
+        StorageError: A file is in the way, or the folder can not be written.
     """
     root = _absolute(path)
+    _check_no_file(root)
     existing = load_workspace_config(root)
     if existing is not None:
         _log("workspace %s exists already: %s", existing.name, root)
@@ -319,6 +329,7 @@ def _only_repo(workspace_path: str) -> str:
 
 
 def _no_such_repo(location: RepoLocation) -> NotFoundError:
+    _check_no_file(location.workspace_path)
     try:
         names = [name for name in list_workspace_repos(location.workspace_path) if name != location.repo_name]
     except NotFoundError:
@@ -328,6 +339,17 @@ def _no_such_repo(location: RepoLocation) -> NotFoundError:
     return NotFoundError(
         f"workspace {location.workspace_path} has no repository {location.repo_name!r}", code="no-repository", hint=hint
     )
+
+
+def _check_no_file(root: str) -> None:
+    """Refuse a file where a workspace, or a folder above it, should be."""
+    path = root
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    if not os.path.isdir(path):
+        where = "a workspace is a folder" if path == root else f"the workspace would be {root}"
+        message = f"{path} is a file: {where}"
+        raise StorageError(message, code="not-a-folder", errno=errno.ENOTDIR, path=path, hint="name another folder")
 
 
 def _repo_config(settings: Mapping[str, object], root: str) -> RepoConfig:
@@ -362,6 +384,10 @@ def _read_marker(root: str) -> dict[str, Any]:
             code="bad-config",
             hint="delete that file: which repositories there are is read from the folder",
         ) from None
+    unknown = sorted(data.keys() - _KNOWN_KEYS)
+    if unknown and path not in _warned:
+        _warned.add(path)
+        _log("%s: no meaning here, and not kept: %s", path, ", ".join(map(repr, unknown)), warn=True)
     return data
 
 
@@ -373,8 +399,8 @@ def _absolute(path: PathLike) -> str:
     return os.path.abspath(os.path.expanduser(os.fspath(path)))
 
 
-def _log(message: str, *arguments: object) -> None:
+def _log(message: str, *arguments: object, warn: bool = False) -> None:
     # Imported here: `gradient log` has no need of it, and it takes a tenth of its time.
     import logging
 
-    logging.getLogger("gradient").info(message, *arguments)
+    logging.getLogger("gradient").log(logging.WARNING if warn else logging.INFO, message, *arguments)

@@ -79,6 +79,30 @@ def test_a_workspace_that_can_not_be_made_is_a_storage_error(tmp_path: Path) -> 
     assert caught.value.errno
 
 
+def test_a_file_where_the_workspace_should_be_is_called_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "train.py"
+    file.write_text("")
+    for call in (
+        lambda: workspace.init_workspace(file),
+        lambda: workspace.init_workspace(file / "ws"),
+        lambda: locate(workspace=file),
+        lambda: workspace.open_repo(workspace=file, repo="gpt"),
+        lambda: workspace.list_workspace_repos(file),
+    ):
+        with pytest.raises(StorageError, match=r"train\.py is a file") as caught:
+            call()
+        assert caught.value.hint
+
+
+def test_keys_of_a_marker_that_mean_nothing_are_said_once(ws: Path, caplog: pytest.LogCaptureFixture) -> None:
+    marker = ws / ".gradient" / "config.json"
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "retention": 3}))
+    for _ in range(2):
+        assert workspace.load_workspace_config(ws) is not None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "'retention'" in caplog.text and str(marker) in caplog.text
+
+
 # Which repository is meant
 
 
