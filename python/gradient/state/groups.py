@@ -25,6 +25,12 @@ _SCHEDULE_KEYS = frozenset({"initial_lr", "max_lr", "min_lr", "max_momentum", "b
 _MOVED_KEYS = frozenset({"lr", "momentum", "betas"})
 """Keys that schedulers change as training goes on."""
 
+KEEPING = (
+    'engine.resume(ref, hyperparameters="script") keeps the script\'s, as does gradient fork --reset-optimizer, '
+    "which empties the optimizer too"
+)
+"""How to keep the script's hyper-parameters."""
+
 SCHEDULED_KEYS = _SCHEDULE_KEYS | _MOVED_KEYS
 """All that is a scheduler's in a group."""
 
@@ -117,11 +123,14 @@ def compare_keys(where: str, pairs: Sequence[GroupPair], defaults: Mapping[str, 
 
 
 def overrides(pairs: Sequence[GroupPair], plan: RestorePlan) -> None:
-    """Say each hyper-parameter of the script that the commit's replaces, once: `lr 0.0005 -> 0.001`.
+    """Say in one line which hyper-parameters of the script the commit's replace, and how to keep the script's.
 
     What a scheduler moves (`lr`, `momentum`, `betas`) is not said where both groups started from the same
     `initial_lr`: it differs because training has gone on, not because somebody chose another value.
     """
+    if plan.hyperparameters != "commit":
+        return
+    changes: list[str] = []
     for pair in pairs:
         stored, group = pair.stored, pair.group
         scheduled = "initial_lr" in stored and _same(stored["initial_lr"], group.get("initial_lr"))
@@ -130,8 +139,11 @@ def overrides(pairs: Sequence[GroupPair], plan: RestorePlan) -> None:
                 continue
             if scheduled and key in _MOVED_KEYS:
                 continue
-            if plan.hyperparameters == "commit":
-                _say(plan, f"{key} {_text(group[key])} -> {_text(stored[key])}")
+            changes.append(f"{key} {_text(group[key])} -> {_text(stored[key])}")
+    if changes:
+        _say(
+            plan, f"the commit's hyper-parameters replace the script's: {', '.join(dict.fromkeys(changes))}; {KEEPING}"
+        )
 
 
 def _same(node: Any, value: Any) -> bool:

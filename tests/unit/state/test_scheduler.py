@@ -188,7 +188,7 @@ def test_after_a_reset_the_learning_rates_are_those_of_a_new_run(kind, carry, pu
 
 def test_another_learning_rate_of_the_script_is_said_though_there_is_a_scheduler(carry, put_back):
     plan = put_back(Run("StepLR", lr=0.2).state, carry(Run("StepLR", lr=0.1).state.capture()))
-    assert "lr 0.2 -> 0.1" in plan.messages
+    assert len(plan.messages) == 1 and "lr 0.2 -> 0.1" in plan.messages[0]
 
 
 def test_what_has_no_state_dict_is_refused():
