@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 from gradient._small_floats import SMALL_FLOATS, table
 from gradient._types import SECTIONS
-from gradient.errors import InternalError, InvalidInputError
+from gradient.errors import InternalError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -170,6 +170,21 @@ class StoredTensor:
 # States
 
 
+class NotInStateError(NotFoundError, KeyError):
+    """A commit's state has no such section or component. It is a `KeyError`: states are mappings."""
+
+    default_code = "not-in-state"
+
+    @classmethod
+    def of(cls, message: str, name: object, names: Iterable[str]) -> Self:
+        """Make one that suggests the nearest of the names that there are, else lists them."""
+        from difflib import get_close_matches
+
+        names = list(names)
+        near = get_close_matches(name, names, n=3, cutoff=0.5) if isinstance(name, str) else []
+        return cls(message, hint=f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(names)}")
+
+
 class State(Mapping[str, Mapping[str, Any]]):
     """The state of a commit, by section and component; a component is read when it is first asked for."""
 
@@ -182,6 +197,8 @@ class State(Mapping[str, Mapping[str, Any]]):
         }
 
     def __getitem__(self, section: str) -> Mapping[str, Any]:
+        if section not in self._sections:
+            raise NotInStateError.of(f"the commit's state has no section {section!r}", section, self._sections)
         return self._sections[section]
 
     def __iter__(self) -> Iterator[str]:
@@ -206,7 +223,8 @@ class _Components(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._names:
-            raise KeyError(name)
+            message = f"the commit's state has no component {name!r} in section {self._section!r}"
+            raise NotInStateError.of(message, name, self._names)
         if name not in self._read:
             self._read[name] = readable(self._repository.component(self._commit_id, self._section, name))
         return self._read[name]

@@ -109,21 +109,19 @@ class TrainState:
         """
         dataloader.refuse(name, loader)
 
-    def add_generator(self, name: str, generator: rng.Generator, *, replace: bool = False) -> None:
-        """Claim a generator that the script draws from itself; `replace` takes the name from who has it."""
+    def add_generator(self, name: str, generator: rng.Generator) -> None:
+        """Claim a generator that the script draws from itself."""
         if rng.is_builtin(name):
             raise InvalidInputError(f"rng/{name} is captured already; a registered generator needs another name")
-        self._add(rng.RegisteredStream(name, generator), replace=replace)
+        self._add(rng.RegisteredStream(name, generator))
 
-    def add_external(
-        self, name: str, getter: Callable[[], Any], setter: Callable[[Any], object], *, replace: bool = False
-    ) -> None:
-        """Claim a value of the script's by two functions; `replace` takes the name from who has it."""
-        self._add(ExternalPart(name, getter, setter), replace=replace)
+    def add_external(self, name: str, getter: Callable[[], Any], setter: Callable[[Any], object]) -> None:
+        """Claim a value of the script's by two functions."""
+        self._add(ExternalPart(name, getter, setter))
 
-    def add_object(self, name: str, obj: Stateful, *, replace: bool = False) -> None:
-        """Claim an object by its `state_dict` and `load_state_dict`; `replace` takes the name from who has it."""
-        self._add(ObjectPart(name, obj), replace=replace)
+    def add_object(self, name: str, obj: Stateful) -> None:
+        """Claim an object by its `state_dict` and `load_state_dict`."""
+        self._add(ObjectPart(name, obj))
 
     def remove(self, section: str, name: str) -> None:
         """Give up a claim; nothing happens if there is none."""
@@ -277,11 +275,14 @@ class TrainState:
         """Take away every hook that was set on an optimizer or a scaler."""
         self._watch.close()
 
-    def _add(self, part: Part, *, replace: bool = False) -> None:
+    def _add(self, part: Part) -> None:
         check_name(part.name, "component")
         key = (part.section, part.name)
-        if key in self._parts and not replace:
-            raise AlreadyExistsError(f"{part.where} is taken", hint="choose another name for one of the two")
+        if key in self._parts:
+            # To let the second win would leave the first out of every commit, and nobody would know.
+            raise AlreadyExistsError(
+                f"{part.where} is registered already", code="taken", hint="choose another name for one of the two"
+            )
         self._parts[key] = part
 
     def _names(self) -> ModelNames:
