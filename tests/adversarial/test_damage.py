@@ -277,16 +277,19 @@ def test_spoilt_caches_cost_nothing_but_their_rebuilding(workspace: pathlib.Path
     assert gradient(workspace / "gpt", "log", "--oneline").stdout.count("\n") == 3
 
 
-def test_a_spoilt_config_is_named_and_mended_by_hand(workspace: pathlib.Path) -> None:
+def test_a_spoilt_config_is_named_and_keeps_nobody_from_the_commits(workspace: pathlib.Path) -> None:
     config = workspace / "gpt" / ".gradient-repo" / "config.json"
     config.write_text('{"name": "gpt", "colour": "red"}')
-    with pytest.raises(GradientError) as caught:
-        Repo.open(workspace / "gpt")
-    assert "config.json" in str(caught.value)
-    assert "colour" in str(caught.value)
-    config.unlink()
     with Repo.open(workspace / "gpt") as repo:
         assert repo.resolve("main").step == 30
+        assert any("config.json" in notice and "colour" in notice for notice in repo.core.notices)
+    shown = gradient(workspace / "gpt", "log", "--oneline")
+    assert shown.returncode == 0
+    assert shown.stderr.count("config.json") == 1
+    assert gradient(workspace / "gpt", "fsck").returncode == 5
+    config.unlink()
+    with Repo.open(workspace / "gpt") as repo:
+        assert repo.core.notices == []
 
 
 def test_damage_in_a_restore_blocks_commits_until_one_succeeds(workspace: pathlib.Path) -> None:

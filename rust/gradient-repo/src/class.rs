@@ -61,6 +61,9 @@ impl RepoError {
             Self::Damaged { file, .. } if file.starts_with("ops") => {
                 Some(format!("put {file} back from a copy of the repository; no commit is lost with it"))
             }
+            Self::Damaged { file, .. } if file == "format" => {
+                Some("put it back from a copy of the repository; gradient fsck says what else is damaged".into())
+            }
             Self::Damaged { .. } | Self::Odb(OdbError::NotFound { .. }) => Some(OLDER.into()),
             Self::Unsupported { .. } | Self::Odb(OdbError::Unsupported { .. }) => {
                 Some("pip install --upgrade gradient-store".into())

@@ -147,7 +147,7 @@ pub enum RepoError {
         reason: String,
     },
     /// A version or feature that this release does not know.
-    #[error("{file} needs {found}; this release reads {supported}")]
+    #[error("the repository needs {found} ({file}); this release reads {supported}")]
     Unsupported {
         /// The file that says so.
         file: String,

@@ -27,6 +27,8 @@ pub struct Repository {
     pub(crate) log: OperationLog,
     pub(crate) format: FormatFile,
     config: Config,
+    /// Why the settings are not those of the file.
+    config_problem: Option<String>,
     state: Mutex<State>,
 }
 
@@ -77,10 +79,15 @@ impl Repository {
     ///
     /// # Errors
     /// - [`RepoError::NotARepository`], [`RepoError::Unsupported`], [`RepoError::Damaged`].
-    /// - [`RepoError::Invalid`] for a `config.json` that can not be read; storage errors.
+    /// - Storage errors. A `config.json` that can not be read is told by [`notices`](Self::notices).
     pub fn open(storage: Arc<dyn Storage>) -> Result<Self> {
         let format = FormatFile::read(&*storage)?;
-        let config = Config::read(&*storage)?;
+        let (config, config_problem) = match Config::read(&*storage) {
+            Ok(config) => (config, None),
+            // A name and a description: no reason to keep anybody from their commits.
+            Err(RepoError::Invalid { message, .. }) => (Config::default(), Some(message)),
+            Err(error) => return Err(error),
+        };
         let log = OperationLog::new(storage.clone());
         let head = if let Some(head) = log.head()? {
             head
@@ -93,7 +100,7 @@ impl Repository {
         odb.exclude(&head.operation.condemned);
         let lease = LeaseKeeper::new(storage.clone(), random_id()?);
         let state = State { head, lease, trash: Vec::new(), commits_since_upkeep: COMMITS_PER_UPKEEP, closed: false };
-        Ok(Self { storage, odb, log, format, config, state: Mutex::new(state) })
+        Ok(Self { storage, odb, log, format, config, config_problem, state: Mutex::new(state) })
     }
 
     /// The repository's random id, in hexadecimal.
@@ -128,7 +135,7 @@ impl Repository {
         Ok(self.lock()?.head.clone())
     }
 
-    /// What is wrong with the repository that a reader should hear: a newest operation that can not be read.
+    /// What is wrong with the repository that a reader should hear: a newest operation or settings that can not be read.
     ///
     /// # Errors
     /// [`RepoError::Closed`].
@@ -141,7 +148,7 @@ impl Repository {
                  {readable}"
             )
         });
-        Ok(told.collect())
+        Ok(told.chain(self.config_problem.clone()).collect())
     }
 
     /// Bytes of all files below the repository's folder.
