@@ -22,6 +22,7 @@ from gradient import (
     NotFoundError,
     Repo,
     StateMismatchError,
+    StorageError,
     config,
     init_repo,
     init_workspace,
@@ -163,11 +164,34 @@ def test_commits_on_the_branch_and_no_resume_are_said_once(
     assert engine.current_step == 0
 
 
-def test_resume_latest_on_an_empty_branch_starts_fresh_and_the_call_raises(run: Any, ws: Path) -> None:
+def test_resume_latest_on_an_empty_branch_starts_fresh_and_says_so_and_the_call_raises(
+    run: Any, ws: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = attach(run, ws, resume="latest")
     assert engine.current_step == 0
-    with pytest.raises(NotFoundError):
-        engine.resume_latest()
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(lines) == 1
+    assert "branch main has no commits yet" in lines[0]
+    assert "starts anew" in lines[0]
+    for call in (engine.resume_latest, lambda: engine.resume("latest")):
+        with pytest.raises(NotFoundError) as caught:
+            call()
+        assert "gradient log" not in (caught.value.hint or "gradient log"), "the log is empty too"
+
+
+def test_on_an_empty_branch_the_hint_leads_to_the_commits_of_others(run: Any, ws: Path) -> None:
+    attach(run, ws).commit(1)
+    engine = attach(run, ws, config=GradientConfig(branch="new"))
+    for call in (engine.resume_latest, lambda: engine.resume("latest")):
+        with pytest.raises(NotFoundError) as caught:
+            call()
+        assert "gradient log --all" in (caught.value.hint or "")
+
+
+def test_a_file_where_the_workspace_should_be_is_called_a_file(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("")
+    with pytest.raises(StorageError, match=r"train\.py is a file"):
+        attach(run, tmp_path / "train.py")
 
 
 def test_aggressive_compression_stores_exactly_and_says_so_once(run: Any, ws: Path) -> None:

@@ -103,8 +103,18 @@ def test_steps_do_not_go_backwards_and_nothing_is_committed(engine: GradientEngi
     with pytest.raises(InvalidInputError) as caught:
         engine.commit(9)
     assert caught.value.code == "step-backwards"
+    assert "engine.resume(" not in (caught.value.hint or ""), "there is no such commit"
     with Repo.open(ws / "gpt") as repo:
         assert [info.step for info in repo.log()] == [10]
+
+
+def test_a_step_that_goes_backwards_to_a_commit_is_told_how_to_go_there(engine: GradientEngine, run: Any) -> None:
+    for step in (5, 10):
+        run.train(1)
+        engine.commit(step)
+    with pytest.raises(InvalidInputError) as caught:
+        engine.commit(5)
+    assert "engine.resume('main@5')" in (caught.value.hint or "")
 
 
 def test_a_restore_allows_earlier_steps_again(engine: GradientEngine, run: Any) -> None:
@@ -145,6 +155,27 @@ def test_autocommit_commits_every_so_many_steps(engine: GradientEngine) -> None:
     assert [str(handle) for handle in made if handle is not None] == ["main@5", "main@10"]
     engine.autocommit(every=None)
     assert engine.maybe_commit(15) is None
+
+
+def test_maybe_commit_without_an_interval_says_once_that_it_commits_nothing(
+    run: Any, engine: GradientEngine, ws: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert [engine.maybe_commit(step) for step in range(1, 4)] == [None, None, None]
+    assert len(messages(caplog)) == 1
+    assert "autocommit(every=...)" in messages(caplog)[0]
+    other = GradientEngine.attach(*run.parts, workspace=ws, repo="another")
+    other.maybe_commit(1)
+    assert len([line for line in messages(caplog) if "autocommit(every=...)" in line]) == 2, "once for each engine"
+
+
+def test_who_stopped_autocommit_is_not_told_to_start_it(
+    engine: GradientEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.autocommit(every=None)
+    assert engine.maybe_commit(5) is None
+    engine.autocommit(every=7)
+    assert engine.maybe_commit(5) is None
+    assert messages(caplog) == []
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, True])

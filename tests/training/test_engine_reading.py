@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,15 @@ import torch
 from torch import nn
 
 import gradient
-from gradient import ConflictError, CorruptionError, GradientEngine, NotFoundError, Repo, StateMismatchError
+from gradient import (
+    ConflictError,
+    CorruptionError,
+    GradientEngine,
+    InvalidInputError,
+    NotFoundError,
+    Repo,
+    StateMismatchError,
+)
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -144,6 +153,31 @@ def test_checkout_moves_head_to_branches_and_commits(repo: Repo) -> None:
     repo.checkout("main")
     with pytest.raises(ConflictError):
         repo.delete_branch("main")
+
+
+def test_a_malformed_step_is_invalid_input_wherever_a_ref_is_taken(repo: Repo) -> None:
+    for call in (repo.resolve, repo.log, repo.show, repo.state, repo.verify):
+        with pytest.raises(InvalidInputError, match="a step is a whole number"):
+            call("main@abc")
+
+
+def test_a_wrong_name_in_a_state_suggests_the_nearest_and_is_a_key_error(repo: Repo) -> None:
+    state = repo.state("main@1")
+    with pytest.raises(KeyError) as section:
+        state["modle"]
+    with pytest.raises(NotFoundError) as component:
+        state["model"]["man"]
+    assert isinstance(component.value, KeyError)
+    assert str(section.value) == "the commit's state has no section 'modle'"
+    assert section.value.hint == "did you mean model?"  # type: ignore[attr-defined]
+    assert "'man' in section 'model'" in str(component.value)
+    assert component.value.hint == "did you mean main?"
+    with pytest.raises(KeyError) as far:
+        state["model"]["zzz"]
+    assert far.value.hint == "there is main"  # type: ignore[attr-defined]
+    assert "zzz" not in state
+    assert state.get("zzz") is None
+    assert pickle.loads(pickle.dumps(component.value)).hint == "did you mean main?"
 
 
 def test_an_empty_repository_has_an_empty_log_and_a_head(ws: Path) -> None:

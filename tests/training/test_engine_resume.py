@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from gradient import (
+    AlreadyExistsError,
     CorruptionError,
     GradientConfig,
     GradientEngine,
@@ -354,17 +355,43 @@ def test_a_registration_that_fails_keeps_the_one_before(run: Any, ws: Path) -> N
 
 
 def test_state_registered_before_the_restore_is_part_of_it(run: Any, ws: Path) -> None:
-    engine, _ = registered(run, ws)
-    engine.commit(2)
-    box = Box("easy")
+    engine, box = attach(run, ws), Box("hard")
     engine.register("curriculum", box)
+    engine.commit(2)
+    box.value = "easy"
     engine.resume("main@2")
     assert box.set_to == ["hard"]
 
 
-def test_a_setter_that_fails_blocks_commits_until_a_restore_succeeds(run: Any, ws: Path) -> None:
+def test_a_name_is_registered_once_and_the_first_one_stays(run: Any, ws: Path) -> None:
+    engine, _ = registered(run, ws)
+    for call, name in (
+        (lambda: engine.register_state("env", getter=lambda: 0, setter=print), "extra/env"),
+        (lambda: engine.register("curriculum", Box()), "extra/curriculum"),
+        (lambda: engine.register("env", Box()), "extra/env"),
+        (lambda: engine.register_generator("sampler", np.random.default_rng(1)), "rng/sampler"),
+    ):
+        with pytest.raises(AlreadyExistsError, match=name) as caught:
+            call()
+        assert caught.value.hint
+    engine.commit(1)
+    with Repo.open(ws / "gpt") as repo:
+        assert repo.state("main@1")["extra"]["env"]["value"] == {"level": 3, "seen": (1, 2)}
+
+
+def test_a_late_registration_whose_setter_fails_can_be_made_again(run: Any, ws: Path) -> None:
     engine, _ = registered(run, ws)
     engine.commit(2)
+    resumed = attach(run, ws, resume="latest")
+    with pytest.raises(ZeroDivisionError):
+        resumed.register_state("env", getter=lambda: 0, setter=lambda value: 1 / 0)
+    box = Box()
+    resumed.register_state("env", getter=lambda: box.value, setter=box.set)
+    assert box.set_to == [{"level": 3, "seen": (1, 2)}]
+
+
+def test_a_setter_that_fails_blocks_commits_until_a_restore_succeeds(run: Any, ws: Path) -> None:
+    engine = attach(run, ws)
     broken = [True]
 
     def setter(value: Any) -> None:
@@ -372,6 +399,7 @@ def test_a_setter_that_fails_blocks_commits_until_a_restore_succeeds(run: Any, w
             raise RuntimeError("the environment is down")
 
     engine.register_state("env", getter=lambda: {"level": 3, "seen": (1, 2)}, setter=setter)
+    engine.commit(2)
     with pytest.raises(RuntimeError, match="the environment is down"):
         engine.resume("main@2")
     with pytest.raises(InvalidInputError) as caught:
