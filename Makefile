@@ -20,7 +20,7 @@ help: ## List the targets
 	@echo "  PYTHON=...  the Python that .venv is made from (3.11 or newer)"
 	@echo "  TORCH=...   what to install as torch, e.g. TORCH='torch==2.6.0'; else the one your Python has, else the newest"
 
-demo: develop ## Kill a training run and resume it bit for bit (about 3 minutes)
+demo: develop ## Kill a training run and resume it bit for bit (about 3 minutes, once it is built)
 	$(BIN)/python benches/demo/run.py
 
 test: develop ## Run every test, Rust and Python
@@ -68,7 +68,8 @@ $(READY): pyproject.toml .ci/develop
 # The extension is the target itself: whoever deletes it gets it back.
 $(EXTENSION): $(READY) $(RUST)
 	@command -v cargo >/dev/null || { echo "error: cargo is missing: install Rust 1.89 or newer, https://rustup.rs" >&2; exit 1; }
-	VIRTUAL_ENV="$$PWD/$(VENV)" $(BIN)/maturin develop --release --skip-install --quiet
+	@echo "building the extension (minutes where nothing is built yet)"
+	@talk=$$(VIRTUAL_ENV="$$PWD/$(VENV)" $(BIN)/maturin develop --release --skip-install --quiet 2>&1) || { printf '%s\n' "$$talk" >&2; exit 1; }
 	@touch $@
 
 ifdef TORCH
