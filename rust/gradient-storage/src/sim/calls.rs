@@ -186,11 +186,7 @@ impl System for SimFs {
         let Way::On(machine, len) = self.call(CallKind::Read, file.path.clone(), buf.len())? else {
             return Err(Errno::IO);
         };
-        let bytes = machine.live.bytes(file.inode)?;
-        let rest = usize::try_from(offset).ok().and_then(|start| bytes.get(start..)).unwrap_or_default();
-        let len = len.min(rest.len());
-        buf[..len].copy_from_slice(&rest[..len]);
-        Ok(len)
+        Ok(machine.live.content(file.inode)?.read(offset, &mut buf[..len]))
     }
 
     fn read_into(&self, file: &SimHandle, bytes: &mut Vec<u8>, offset: u64) -> Result<usize, Errno> {
@@ -205,21 +201,21 @@ impl System for SimFs {
         let Way::On(mut machine, len) = self.call(CallKind::Write, file.path.clone(), all.len())? else {
             return Err(Errno::IO);
         };
-        machine.live.bytes(file.inode)?;
+        machine.live.content(file.inode)?;
         machine.change(Change::Write { inode: file.inode, offset, bytes: all[..len].into() });
         Ok(len)
     }
 
     fn truncate(&self, file: &SimHandle, len: u64) -> Result<(), Errno> {
         let (mut machine, end) = self.plain(CallKind::Truncate, file.path.clone())?;
-        machine.live.bytes(file.inode)?;
+        machine.live.content(file.inode)?;
         machine.change(Change::Resize { inode: file.inode, len });
         end
     }
 
     fn reserve(&self, file: &SimHandle, len: u64) -> Result<(), Errno> {
         let (mut machine, end) = self.plain(CallKind::Reserve, file.path.clone())?;
-        let len = len.max(machine.live.bytes(file.inode)?.len() as u64);
+        let len = len.max(machine.live.content(file.inode)?.len());
         machine.change(Change::Resize { inode: file.inode, len });
         end
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::disk::{Change, Disk, Inode, resize, write};
+use super::disk::{Change, Content, Disk, Inode};
 use super::random::Random;
 
 /// What became of what was not synced.
@@ -173,7 +173,7 @@ fn kept_names(names: Vec<EntryChange>, changes: &[Change], crash: &Crash, random
 }
 
 /// Makes of a file's durable bytes what is there of it after the crash.
-fn settle(file: &mut Vec<u8>, pending: &[Change], mode: CrashMode, random: &mut Random) {
+fn settle(file: &mut Content, pending: &[Change], mode: CrashMode, random: &mut Random) {
     match mode {
         CrashMode::Lost => {}
         CrashMode::Kept => pending.iter().for_each(|change| make(file, change)),
@@ -193,25 +193,25 @@ fn settle(file: &mut Vec<u8>, pending: &[Change], mode: CrashMode, random: &mut 
         CrashMode::Torn4096 => tear(file, pending, 4096, random),
         CrashMode::Zeroed => {
             let len = len_after(file, pending);
-            resize(file, len);
+            file.resize(len);
         }
         CrashMode::Short => {
-            let durable_len = file.len() as u64;
+            let durable_len = file.len();
             for change in pending {
                 make(file, change);
             }
-            let len = file.len() as u64;
+            let len = file.len();
             let least = durable_len.min(len);
             let cut = if random.coin() { least } else { least + random.below(len - least + 1) };
-            resize(file, cut);
+            file.resize(cut);
         }
     }
 }
 
-fn make(file: &mut Vec<u8>, change: &Change) {
+fn make(file: &mut Content, change: &Change) {
     match change {
-        Change::Write { offset, bytes, .. } => write(file, *offset, bytes),
-        Change::Resize { len, .. } => resize(file, *len),
+        Change::Write { offset, bytes, .. } => file.write(*offset, bytes),
+        Change::Resize { len, .. } => file.resize(*len),
         Change::CreateFile { .. }
         | Change::CreateFolder { .. }
         | Change::Sync { .. }
@@ -222,7 +222,7 @@ fn make(file: &mut Vec<u8>, change: &Change) {
 }
 
 /// Keeps some sectors of each write; the length is that which all of them would have made.
-fn tear(file: &mut Vec<u8>, pending: &[Change], sector: u64, random: &mut Random) {
+fn tear(file: &mut Content, pending: &[Change], sector: u64, random: &mut Random) {
     let len = len_after(file, pending);
     for change in pending {
         let Change::Write { offset, bytes, .. } = change else {
@@ -235,17 +235,17 @@ fn tear(file: &mut Vec<u8>, pending: &[Change], sector: u64, random: &mut Random
             let part_len = ((sector - at % sector) as usize).min(rest.len());
             let (part, after) = rest.split_at(part_len);
             if random.coin() {
-                write(file, at, part);
+                file.write(at, part);
             }
             at += part_len as u64;
             rest = after;
         }
     }
-    resize(file, len);
+    file.resize(len);
 }
 
-fn len_after(file: &[u8], pending: &[Change]) -> u64 {
-    let mut len = file.len() as u64;
+fn len_after(file: &Content, pending: &[Change]) -> u64 {
+    let mut len = file.len();
     for change in pending {
         match change {
             Change::Write { offset, bytes, .. } => len = len.max(offset + bytes.len() as u64),

@@ -10,11 +10,60 @@ use crate::local::system::{Kind, Stat};
 /// Number of the folder that every path starts at.
 pub(super) const ROOT: u64 = 1;
 
+/// The bytes of a file, and zeros behind them up to its length: most of what is reserved is never written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Content {
+    bytes: Vec<u8>,
+    len: u64,
+}
+
+impl Content {
+    /// Returns the length.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Returns all bytes.
+    pub(super) fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(usize::MAX)];
+        self.read(0, &mut bytes);
+        bytes
+    }
+
+    /// Fills `out` from `offset` on; says how much of it.
+    pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> usize {
+        let len = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
+        let out = &mut out[..len];
+        let there = usize::try_from(offset).ok().and_then(|start| self.bytes.get(start..)).unwrap_or_default();
+        let (front, back) = out.split_at_mut(there.len().min(len));
+        front.copy_from_slice(&there[..front.len()]);
+        back.fill(0);
+        len
+    }
+
+    /// Writes bytes over what is there; a gap is filled with zeros.
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start.saturating_add(bytes.len());
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes[start..end].copy_from_slice(bytes);
+        self.len = self.len.max(end as u64);
+    }
+
+    /// Cuts a file, or fills it up with zeros.
+    pub(super) fn resize(&mut self, len: u64) {
+        self.bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+        self.len = len;
+    }
+}
+
 /// A file or folder, whatever names it has.
 #[derive(Clone, Debug)]
 pub(super) enum Inode {
-    /// Its bytes, and how many names it has.
-    File { bytes: Arc<Vec<u8>>, num_names: u32 },
+    /// What it holds, and how many names it has.
+    File { content: Arc<Content>, num_names: u32 },
     /// Numbers by name, and the folder above.
     Folder { parent: u64, entries: BTreeMap<String, u64> },
 }
@@ -74,7 +123,7 @@ pub(super) struct Disk {
 impl Inode {
     /// An empty file without a name.
     pub(super) fn empty_file() -> Self {
-        Self::File { bytes: Arc::default(), num_names: 0 }
+        Self::File { content: Arc::default(), num_names: 0 }
     }
 }
 
@@ -96,8 +145,8 @@ impl Disk {
                 self.add(*inode, Inode::Folder { parent: *folder, entries: BTreeMap::new() });
                 self.set_entry(*folder, name, Some(*inode));
             }
-            Change::Write { inode, offset, bytes } => self.edit(*inode, |file| write(file, *offset, bytes)),
-            Change::Resize { inode, len } => self.edit(*inode, |file| resize(file, *len)),
+            Change::Write { inode, offset, bytes } => self.edit(*inode, |file| file.write(*offset, bytes)),
+            Change::Resize { inode, len } => self.edit(*inode, |file| file.resize(*len)),
             Change::Sync { .. } => {}
             Change::Rename { from, old, to, new, inode } => {
                 self.set_entry(*from, old, None);
@@ -143,26 +192,26 @@ impl Disk {
         self.entries(folder)?.get(name).copied().ok_or(Errno::NOENT)
     }
 
-    /// Returns the bytes of a file.
-    pub(super) fn bytes(&self, inode: u64) -> Result<&Arc<Vec<u8>>, Errno> {
+    /// Returns what a file holds.
+    pub(super) fn content(&self, inode: u64) -> Result<&Content, Errno> {
         match self.inodes.get(&inode) {
-            Some(Inode::File { bytes, .. }) => Ok(bytes),
+            Some(Inode::File { content, .. }) => Ok(content),
             Some(Inode::Folder { .. }) => Err(Errno::ISDIR),
             None => Err(Errno::STALE),
         }
     }
 
-    /// Changes the bytes of a file.
-    pub(super) fn edit(&mut self, inode: u64, change: impl FnOnce(&mut Vec<u8>)) {
-        if let Some(Inode::File { bytes, .. }) = self.inodes.get_mut(&inode) {
-            change(Arc::make_mut(bytes));
+    /// Changes what a file holds.
+    pub(super) fn edit(&mut self, inode: u64, change: impl FnOnce(&mut Content)) {
+        if let Some(Inode::File { content, .. }) = self.inodes.get_mut(&inode) {
+            change(Arc::make_mut(content));
         }
     }
 
     /// Looks at a file or folder.
     pub(super) fn stat(&self, inode: u64) -> Result<Stat, Errno> {
         let (kind, len, has_one_name) = match self.inodes.get(&inode) {
-            Some(Inode::File { bytes, num_names }) => (Kind::File, bytes.len() as u64, *num_names == 1),
+            Some(Inode::File { content, num_names }) => (Kind::File, content.len(), *num_names == 1),
             Some(Inode::Folder { .. }) => (Kind::Folder, 0, true),
             None => return Err(Errno::STALE),
         };
@@ -183,19 +232,4 @@ impl Disk {
         }
         self.inodes = kept;
     }
-}
-
-/// Writes bytes over what is there; a gap is filled with zeros.
-pub(super) fn write(file: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
-    let start = usize::try_from(offset).unwrap_or(usize::MAX);
-    let end = start.saturating_add(bytes.len());
-    if file.len() < end {
-        file.resize(end, 0);
-    }
-    file[start..end].copy_from_slice(bytes);
-}
-
-/// Cuts a file, or fills it up with zeros.
-pub(super) fn resize(file: &mut Vec<u8>, len: u64) {
-    file.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
 }

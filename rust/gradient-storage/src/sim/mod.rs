@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use self::disk::{Change, Disk, ROOT};
+use self::disk::{Change, Content, Disk, ROOT};
 
 pub use self::crash::{Crash, CrashMode};
 pub use self::fault::{Call, CallKind, Canary, Failure, Fault};
@@ -167,11 +167,11 @@ impl SimFs {
     }
 
     /// Returns the names and bytes of the files in a folder; none if there is no such folder.
-    pub fn files(&self, folder: &Path) -> Vec<(String, Arc<Vec<u8>>)> {
+    pub fn files(&self, folder: &Path) -> Vec<(String, Vec<u8>)> {
         let machine = self.lock();
         let Ok(folder) = machine.resolve(folder) else { return Vec::new() };
         let entries = machine.live.entries(folder).cloned().unwrap_or_default();
-        let bytes = |inode| machine.live.bytes(inode).ok().cloned();
+        let bytes = |inode| machine.live.content(inode).ok().map(Content::to_vec);
         entries.into_iter().filter_map(|(name, inode)| Some((name, bytes(inode)?))).collect()
     }
 
@@ -183,7 +183,10 @@ impl SimFs {
         let Machine { live, start, .. } = &mut *machine;
         for disk in [live, start] {
             match bytes {
-                Some(bytes) => disk.edit(inode, |file| *file = bytes.to_vec()),
+                Some(bytes) => disk.edit(inode, |file| {
+                    file.resize(0);
+                    file.write(0, bytes);
+                }),
                 None => disk.set_entry(folder, name, None),
             }
         }
