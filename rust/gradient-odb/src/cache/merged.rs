@@ -54,7 +54,10 @@ impl MergedIndex {
             bytes.extend_from_slice(&file_len.to_le_bytes());
         }
         let mut counted = 0;
-        for i in 0..FAN {
+        // All zero before the first row: most indexes are that of a repository without a cache, and hold none.
+        let first = rows.first().map_or(FAN, |(id, _)| prefix(id));
+        bytes.resize(bytes.len() + 4 * first, 0);
+        for i in first..FAN {
             while rows.get(counted).is_some_and(|(id, _)| prefix(id) <= i) {
                 counted += 1;
             }
