@@ -53,5 +53,6 @@ pub use repair::{Move, Repair, repair};
 pub use repository::Repository;
 pub use resolve::Resolved;
 pub use undo::OperationRow;
+pub use upkeep::UpkeepLimits;
 
 pub use gradient_odb::{ByteSink, ByteSource, Progress};

@@ -312,14 +312,18 @@ impl OperationLog {
         Ok(Published::Done(Box::new(self.after(before, operation, id)?)))
     }
 
-    /// Folds old operations into one file once there are [`FOLD_AT`]; says how many went.
+    /// Folds old operations into one file once there are 512; says how many went.
     ///
     /// # Errors
     /// As [`OperationLog::read`]; nothing is deleted before the folded file is durable.
     pub fn fold(&self, head: u64) -> Result<u64> {
+        self.fold_from(head, FOLD_AT)
+    }
+
+    pub(crate) fn fold_from(&self, head: u64, fold_at: usize) -> Result<u64> {
         let names = self.names()?;
         let floor = names.folded.last().copied().unwrap_or(0);
-        if names.numbers.len() < FOLD_AT || head <= floor + UNFOLDED_MIN {
+        if names.numbers.len() < fold_at || head <= floor + UNFOLDED_MIN {
             return Ok(0);
         }
         let m = head - UNFOLDED_MIN;

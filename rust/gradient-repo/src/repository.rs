@@ -14,7 +14,7 @@ use crate::format_file::{Config, FormatFile};
 use crate::lease::{LeaseKeeper, Running, host};
 use crate::operation::{By, Head, Operation, OperationKind, RefTable, Refs, Subject};
 use crate::oplog::{HeadState, OperationLog, Published, UnreadableHead};
-use crate::upkeep::COMMITS_PER_UPKEEP;
+use crate::upkeep::{COMMITS_PER_UPKEEP, UpkeepLimits};
 
 /// How often a change is tried again when others publish first.
 pub(crate) const PUBLISH_ATTEMPTS_MAX: u32 = 1000;
@@ -26,6 +26,7 @@ pub struct Repository {
     pub(crate) odb: Odb,
     pub(crate) log: OperationLog,
     pub(crate) format: FormatFile,
+    pub(crate) limits: UpkeepLimits,
     config: Config,
     /// Why the settings are not those of the file.
     config_problem: Option<String>,
@@ -100,7 +101,13 @@ impl Repository {
         odb.exclude(&head.operation.condemned);
         let lease = LeaseKeeper::new(storage.clone(), random_id()?);
         let state = State { head, lease, trash: Vec::new(), commits_since_upkeep: COMMITS_PER_UPKEEP, closed: false };
-        Ok(Self { storage, odb, log, format, config, config_problem, state: Mutex::new(state) })
+        let limits = UpkeepLimits::default();
+        Ok(Self { storage, odb, log, format, limits, config, config_problem, state: Mutex::new(state) })
+    }
+
+    /// Says when upkeep merges and folds, through this handle.
+    pub fn set_upkeep_limits(&mut self, limits: UpkeepLimits) {
+        self.limits = limits;
     }
 
     /// The repository's random id, in hexadecimal.

@@ -7,12 +7,28 @@ use gradient_storage::{Folder, StorageError};
 use crate::error::Result;
 use crate::lease::all_ended;
 use crate::operation::{OperationKind, Subject};
+use crate::oplog::FOLD_AT;
 use crate::repository::{Change, Repository, State};
 
 /// Commits between two looks at whether caches, packs or operations want attention.
 pub(crate) const COMMITS_PER_UPKEEP: u32 = 64;
-/// Packs under 4 MiB are merged once there are over 1,000, at most 64 MiB at a time so that no commit waits long.
-const MERGE: MergeLimits = MergeLimits { small_len: 4 << 20, num_small_max: 1000, merged_len_max: 64 << 20 };
+
+/// From what size on a repository wants attention.
+#[derive(Clone, Copy, Debug)]
+pub struct UpkeepLimits {
+    /// Which packs are merged, and when.
+    pub merge: MergeLimits,
+    /// Files in `ops/` from which on old operations are folded.
+    pub fold_at: usize,
+}
+
+impl Default for UpkeepLimits {
+    /// Packs under 4 MiB are merged once there are over 1,000, at most 64 MiB at a time so that no commit waits long;
+    /// operations are folded from 512 on.
+    fn default() -> Self {
+        Self { merge: MergeLimits::default(), fold_at: FOLD_AT }
+    }
+}
 
 impl Repository {
     /// Writes caches, merges small packs and folds operations where that is due.
@@ -39,14 +55,14 @@ impl Repository {
             return Ok(());
         }
         self.merge_packs(state)?;
-        self.log.fold(state.head.operation.n)?;
+        self.log.fold_from(state.head.operation.n, self.limits.fold_at)?;
         self.odb.write_caches_if_stale()?;
         Ok(())
     }
 
     // One operation names the packs that a merged one replaces; then they move to the trash (rule G2).
     fn merge_packs(&self, state: &mut State) -> Result<()> {
-        let Some(merged) = self.odb.merge_small(&MERGE, &Progress::new())? else { return Ok(()) };
+        let Some(merged) = self.odb.merge_small(&self.limits.merge, &Progress::new())? else { return Ok(()) };
         loop {
             let present = self.storage.list(Folder::Packs)?;
             let is_present = |id: &PackId| present.iter().any(|file| file.name == format!("{id}.pack"));
