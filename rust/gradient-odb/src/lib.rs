@@ -15,6 +15,8 @@
 
 mod arena;
 mod cache;
+#[cfg(feature = "simulated")]
+pub mod canary;
 mod chunks;
 mod commits;
 mod error;

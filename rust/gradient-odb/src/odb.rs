@@ -168,6 +168,10 @@ impl Odb {
     /// # Errors
     /// [`OdbError::Storage`].
     pub fn still_holds(&self, sealed: &Sealed) -> Result<bool, OdbError> {
+        #[cfg(feature = "simulated")]
+        if crate::canary::skips_look_again() {
+            return Ok(true);
+        }
         if let Some(pack) = &sealed.pack
             && (self.index().is_excluded(pack) || !self.storage.exists(&pack.key())?)
         {
