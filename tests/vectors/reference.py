@@ -1,0 +1,421 @@
+"""A second reader of the repository format, written from `docs/format/` alone. It imports nothing of ours.
+
+    python tests/vectors/reference.py <folder that holds .gradient-repo> [REF]
+
+prints every tensor of a commit with the SHA-256 of its bytes. Slow and strict: whatever the pages forbid is refused. It
+needs `blake3` and `zstandard`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import pathlib
+import struct
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import blake3
+import zstandard
+
+CHUNK_BYTES = 1 << 20
+CONTEXT = "gradient-store 2026-11 format 1 "
+ONE_BYTE = """
+    bool uint8 int8 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu float4_e2m1fn_x2
+"""
+WIDTHS = {
+    **dict.fromkeys(ONE_BYTE.split(), 1),
+    **dict.fromkeys(["uint16", "int16", "float16", "bfloat16"], 2),
+    **dict.fromkeys(["uint32", "int32", "float32", "complex32"], 4),
+    **dict.fromkeys(["uint64", "int64", "float64", "complex64"], 8),
+    "complex128": 16,
+}
+COMMIT_KEYS = {
+    *("branch", "environment", "error", "kind", "message", "metrics", "mode", "parents", "step", "time", "tree"),
+}
+
+
+class Refused(Exception):  # noqa: N818 - it is what a reader does.
+    """Bytes that the pages forbid."""
+
+
+def need(condition: object, what: str) -> None:
+    """Refuse unless the condition holds."""
+    if not condition:
+        raise Refused(what)
+
+
+# Canonical CBOR (objects.md)
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A value behind a tag that this reader leaves as it is."""
+
+    tag: int
+    value: Any
+
+
+@dataclass
+class Mapping:
+    """A mapping: its items in the order of insertion."""
+
+    items: list[tuple[Any, Any]] = field(default_factory=list)
+
+    def __getitem__(self, key: Any) -> Any:
+        for known, value in self.items:
+            if type(known) is type(key) and known == key:
+                return value
+        raise Refused(f"the key {key!r} is missing")
+
+    def keys(self) -> list[Any]:
+        """Keys in the order of insertion."""
+        return [key for key, _ in self.items]
+
+
+class Reader:
+    """Reads one canonical CBOR item; refuses any other encoding of it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, length: int) -> bytes:
+        """Take bytes."""
+        need(self.at + length <= len(self.data), "the bytes end inside an item")
+        self.at += length
+        return self.data[self.at - length : self.at]
+
+    def head(self) -> tuple[int, int, int]:
+        """Read a head: major type, additional information, argument."""
+        first = self.take(1)[0]
+        major, info = first >> 5, first & 31
+        if info < 24:
+            return major, info, info
+        need(info <= 27, "an indefinite length, or a reserved head")
+        size = 1 << (info - 24)
+        argument = int.from_bytes(self.take(size), "big")
+        # A float is always eight bytes; its head is no shortest one.
+        shortest = major == 7 or argument >= (24 if size == 1 else 1 << (4 * size))
+        need(shortest, "a head that is longer than it must be")
+        return major, info, argument
+
+    def value(self, depth: int = 0) -> Any:
+        """Read a value."""
+        need(depth <= 256, "nested too deeply")
+        major, info, argument = self.head()
+        if major == 0:
+            return argument
+        if major == 1:
+            return -1 - argument
+        if major == 2:
+            return self.take(argument)
+        if major == 3:
+            return self.take(argument).decode("utf-8")
+        if major == 4:
+            return [self.value(depth + 1) for _ in range(argument)]
+        if major == 5:
+            return self.mapping(argument, depth)
+        if major == 6:
+            return self.tagged(argument, depth)
+        if info == 27:
+            return struct.unpack(">d", argument.to_bytes(8, "big"))[0]
+        need(info in (20, 21, 22), "a simple value that is none of false, true, none")
+        return {20: False, 21: True, 22: None}[info]
+
+    def mapping(self, count: int, depth: int) -> Mapping:
+        """Read a map whose keys rise."""
+        mapping, before = Mapping(), b""
+        for _ in range(count):
+            start = self.at
+            key = self.value(depth + 1)
+            encoded = self.data[start : self.at]
+            need(not before or before < encoded, "keys that do not rise")
+            before = encoded
+            mapping.items.append((key, self.value(depth + 1)))
+        return mapping
+
+    def tagged(self, tag: int, depth: int) -> Any:
+        """Read what follows a tag."""
+        value = self.value(depth + 1)
+        if tag in (2, 3):
+            need(isinstance(value, bytes) and len(value) >= 8 and value[:1] != b"\0", "a big integer that is small")
+            magnitude = int.from_bytes(value, "big")
+            need(magnitude >= 1 << 64, "a big integer that is small")
+            return magnitude if tag == 2 else -1 - magnitude
+        if tag == 60001:
+            ordered, permutation = value
+            size = len(ordered.items)
+            need(sorted(permutation) == list(range(size)), "an order that is no permutation")
+            need(permutation != list(range(size)), "an order that is the sorted one")
+            return Mapping([ordered.items[position] for position in permutation])
+        if tag == 60002:
+            return tuple(value)
+        if tag == 60005:
+            return complex(*value)
+        need(60003 <= tag <= 60010, f"the unknown tag {tag}")
+        return Tagged(tag, value)
+
+
+def decode(data: bytes) -> Any:
+    """Decode exactly one value."""
+    reader = Reader(data)
+    value = reader.value()
+    need(reader.at == len(data), "bytes after the value")
+    return value
+
+
+def object_id(kind: str, data: bytes) -> bytes:
+    """Return the id of a tree, commit or operation."""
+    return blake3.blake3(data, derive_key_context=CONTEXT + kind).digest()
+
+
+def unzstd(frame: bytes) -> bytes:
+    """Decode one zstd frame that carries its content size and has nothing after it."""
+    size = zstandard.frame_content_size(frame)
+    need(size >= 0, "a frame without its content size")
+    decoder = zstandard.ZstdDecompressor().decompressobj()
+    raw = decoder.decompress(frame)
+    need(decoder.eof and not decoder.unused_data and len(raw) == size, "a frame that is cut, or not alone")
+    return raw
+
+
+# Envelopes and operations (README.md, operations.md)
+
+
+def envelope(data: bytes, magic: bytes) -> bytes:
+    """Return the payload of an envelope."""
+    need(data[:4] == magic, f"the magic is not {magic!r}")
+    need(len(data) >= 48 and blake3.blake3(data[:-32]).digest() == data[-32:], "the checksum is wrong")
+    version, length = struct.unpack_from("<IQ", data, 4)
+    need(version == 1, f"format version {version}")
+    need(length == len(data) - 48, "the length is wrong")
+    return data[16:-32]
+
+
+@dataclass
+class Operations:
+    """The newest operation: its number, HEAD and the table of refs."""
+
+    number: int
+    head: tuple[str, Any]
+    refs: dict[str, tuple[str, bytes]]
+
+
+def read_operations(repo: pathlib.Path) -> Operations:
+    """Read all operations, each against the one before it."""
+    folder = repo / "ops"
+    floors = sorted(int(file.name[7:]) for file in folder.glob("folded-*"))
+    floor = floors[-1] if floors else 0
+    payloads: dict[int, bytes] = {}
+    if floor:
+        raw, at = unzstd(envelope((folder / f"folded-{floor:020}").read_bytes(), b"GROF")), 0
+        for number in range(1, floor + 1):
+            (length,) = struct.unpack_from("<Q", raw, at)
+            payloads[number] = raw[at + 8 : at + 8 + length]
+            at += 8 + length
+        need(at == len(raw), "bytes behind the folded operations")
+    for file in folder.iterdir():
+        if len(file.name) == 20 and file.name.isdigit() and int(file.name) > floor:
+            payloads[int(file.name)] = envelope(file.read_bytes(), b"GROP")
+    need(sorted(payloads) == list(range(1, len(payloads) + 1)), "an operation is missing")
+    tables: dict[int, dict[str, tuple[str, bytes]]] = {}
+    previous, table, head = None, {}, ("branch", "main")
+    for number, payload in sorted(payloads.items()):
+        record = decode(payload)
+        need(record["n"] == number and record["previous"] == previous, f"operation {number} does not follow")
+        previous = object_id("operation", payload)
+        kind, *rest = record["refs"]
+        if kind == "whole":
+            table = {name: (target[0], target[1]) for name, target in rest[0].items}
+            tables[number] = table
+        else:
+            since, changes = rest
+            need(number - since <= 64, "changes since an operation too far back")
+            table = dict(tables[since])
+            for name, target in changes.items:
+                if target is None:
+                    del table[name]
+                else:
+                    table[name] = (target[0], target[1])
+        head = (record["head"][0], record["head"][1])
+    return Operations(len(payloads), head, table)
+
+
+# Packs (pack.md)
+
+
+@dataclass
+class Row:
+    """A row of a pack's index."""
+
+    kind: int
+    id: bytes
+    offset: int
+    raw_len: int
+    encoded_len: int
+    crc: int
+    block: int
+    header_len: int
+    bases: list[bytes]
+
+
+class Pack:
+    """One pack, every byte of it checked when it is opened."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        data = self.data = path.read_bytes()
+        need(len(data) >= 160 and path.name == data[8:24].hex() + ".pack", "the header names another pack")
+        need(data[:8] == b"GRPK\1\0\0\0" and data[24:32] == bytes(8), "no pack header")
+        footer = data[-128:]
+        self.blocks_at, index, *counts = struct.unpack_from("<QQIIII", footer)
+        num_objects, num_bases, num_blocks, num_commits = counts
+        need(footer[56:64] == b"GRPE\1\0\0\0" and footer[32:48] == data[8:24], "no pack footer")
+        need(struct.unpack_from("<Q", footer, 48)[0] == len(data), "the footer names another length")
+        need(blake3.blake3(data[self.blocks_at : -128]).digest() == footer[64:96], "blocks or index are damaged")
+        need(blake3.blake3(data[:32] + footer[:96]).digest() == footer[96:], "header or footer is damaged")
+        need(index + 64 * num_objects + 32 * num_bases + 16 * num_blocks + 8 * num_commits == len(data) - 128, "gaps")
+        bases = [
+            data[at : at + 32] for at in range(index + 64 * num_objects, index + 64 * num_objects + 32 * num_bases, 32)
+        ]
+        self.rows: list[Row] = []
+        for number in range(num_objects):
+            row = data[index + 64 * number :][:64]
+            offset, raw_len, encoded_len, crc, block, header_len, kind, _, base_count = struct.unpack_from(
+                "<QIIIIHBBB", row, 32
+            )
+            need(kind in (1, 2, 3) and row[61:] == bytes(3), "a row of no kind")
+            own, bases = bases[:base_count], bases[base_count:]
+            self.rows.append(Row(kind, row[:32], offset, raw_len, encoded_len, crc, block, header_len, own))
+        need(not bases, "bases of no chunk")
+        order = [(row.kind, row.id) for row in self.rows]
+        need(all(a < b for a, b in itertools.pairwise(order)), "rows that do not rise")
+        at = index + 64 * num_objects + 32 * num_bases
+        self.blocks: list[bytes] = []
+        for number in range(num_blocks):
+            start, length, raw_len = struct.unpack_from("<QII", data, at + 16 * number)
+            self.blocks.append(unzstd(data[start : start + length]))
+            need(len(self.blocks[-1]) == raw_len, "a block of another length")
+
+    def entry(self, row: Row) -> tuple[list[tuple[int, bytes]], bytes]:
+        """Return the pipeline and the payload of a chunk's entry."""
+        entry = self.data[row.offset : row.offset + row.header_len + row.encoded_len]
+        crc, header_len, num_bases, num_stages, raw_len, encoded_len = struct.unpack_from("<IHBBII", entry)
+        need(zlib.crc32(entry[4:]) == crc == row.crc, "the CRC is wrong")
+        named = (header_len, raw_len, encoded_len, entry[16:48])
+        need(named == (row.header_len, row.raw_len, row.encoded_len, row.id), "the header says something else")
+        at = 48 + 32 * num_bases
+        need([entry[48 + 32 * i :][:32] for i in range(num_bases)] == row.bases, "other bases than in the index")
+        stages = []
+        for _ in range(num_stages):
+            codec, length = entry[at], entry[at + 1]
+            stages.append((codec, entry[at + 2 : at + 2 + length]))
+            at += 2 + length
+        need(at == header_len, "a pipeline of another length")
+        padding = self.data[
+            row.offset + header_len + encoded_len : -(-(row.offset + header_len + encoded_len) // 8) * 8
+        ]
+        need(not any(padding), "padding that is not zero")
+        return stages, entry[header_len:]
+
+
+class Repository:
+    """A repository, read in full."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        root = path / ".gradient-repo"
+        record = decode(envelope((root / "format").read_bytes(), b"GRFM"))
+        need(record["version"] == 1 and record["mandatory"] == [], "a newer format")
+        self.operations = read_operations(root)
+        self.found: dict[tuple[int, bytes], tuple[Pack, Row]] = {}
+        for file in sorted((root / "packs").iterdir()):
+            pack = Pack(file)
+            self.found.update({(row.kind, row.id): (pack, row) for row in pack.rows})
+
+    def metadata(self, kind: int, wanted: bytes) -> bytes:
+        """Return the canonical bytes of a tree (2) or commit (3)."""
+        need((kind, wanted) in self.found, f"{wanted.hex()} is missing")
+        pack, row = self.found[kind, wanted]
+        raw = pack.blocks[row.block][row.offset : row.offset + row.raw_len]
+        need(object_id("tree" if kind == 2 else "commit", raw) == wanted, f"{wanted.hex()} is damaged")
+        return raw
+
+    def chunk(self, wanted: bytes) -> bytes:
+        """Return the raw bytes of a chunk."""
+        need((1, wanted) in self.found, f"chunk {wanted.hex()} is missing")
+        pack, row = self.found[1, wanted]
+        stages, raw = pack.entry(row)
+        for codec, parameters in reversed(stages):
+            need(codec == 1 and not parameters and not row.bases, f"the unknown codec {codec}")
+            raw = unzstd(raw)
+        need(len(raw) == row.raw_len and blake3.blake3(raw).digest() == wanted, f"chunk {wanted.hex()} is damaged")
+        return raw
+
+    def tensor(self, tensor: Tagged) -> bytes:
+        """Return the bytes of a tensor."""
+        dtype, shape, _, data = tensor.value
+        length = width(dtype)
+        for size in shape:
+            length *= size
+        if isinstance(data, bytes):
+            need(len(data) == length <= 255, "an inlined tensor of another length")
+            return data
+        need(length > 255 and len(data) == -(-length // CHUNK_BYTES), "another number of chunks")
+        raw = b"".join(self.chunk(chunk) for chunk in data)
+        need(len(raw) == length, "a tensor of another length")
+        return raw
+
+    def commit(self, ref: str) -> Mapping:
+        """Return the commit of a branch, a tag or a whole id."""
+        refs = self.operations.refs
+        commit: Mapping = decode(self.metadata(3, refs[ref][1] if ref in refs else bytes.fromhex(ref)))
+        need(set(commit.keys()) == COMMIT_KEYS, "a commit with other keys")
+        return commit
+
+    def tensors(self, commit: Mapping) -> Iterator[tuple[str, str, bytes]]:
+        """Yield every tensor of a commit: path, dtype and shape, bytes."""
+        root: Mapping = decode(self.metadata(2, commit["tree"]))
+        for section, components in root.items:
+            for name, subtree in components.items:
+                need(isinstance(subtree, Tagged) and subtree.tag == 60010, "a root tree without subtrees")
+                yield from self.walk(f"{section}/{name}", decode(self.metadata(2, subtree.value)))
+
+    def walk(self, path: str, value: Any) -> Iterator[tuple[str, str, bytes]]:
+        """Yield the tensors below a value."""
+        if isinstance(value, Mapping):
+            for key, below in value.items:
+                yield from self.walk(f"{path}/{key}", below)
+        elif isinstance(value, list | tuple):
+            for number, below in enumerate(value):
+                yield from self.walk(f"{path}/{number}", below)
+        elif isinstance(value, Tagged) and value.tag in (60006, 60007):
+            yield path, f"{value.value[0]} {value.value[1]}", self.tensor(value)
+        elif isinstance(value, Tagged) and value.tag == 60009:
+            name, below, extra = value.value
+            yield from self.walk(f"{path}/{name}", below)
+            yield from self.walk(f"{path}/{name}!", extra)
+        elif isinstance(value, Tagged) and value.tag in (60003, 60004):
+            yield from self.walk(path, value.value)
+
+
+def width(dtype: str) -> int:
+    """Return the bytes of an element."""
+    if dtype in WIDTHS:
+        return WIDTHS[dtype]
+    need(len(dtype) >= 3 and dtype[0] in "<>|=" and dtype[1] in "biufcmMSUV", f"the unknown dtype {dtype}")
+    digits = dtype[2:].partition("[")[0]
+    need(digits.isdigit(), f"the unknown dtype {dtype}")
+    return int(digits) * (4 if dtype[1] == "U" else 1)
+
+
+def main(folder: str, ref: str = "main") -> None:
+    """Print the tensors of a commit."""
+    repository = Repository(pathlib.Path(folder))
+    for path, what, data in repository.tensors(repository.commit(ref)):
+        print(path, what, hashlib.sha256(data).hexdigest())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
