@@ -186,6 +186,18 @@ fn reads_a_pack_that_stays_open_after_another_process_moved_it() {
 }
 
 #[test]
+fn a_move_that_a_crash_left_with_both_names_is_finished() {
+    let repo = Repo::new();
+    let mut pack = repo.storage.create_pack(&ID, 0).expect("the id is new");
+    pack.append(&[b"bytes"]).expect("there is room");
+    pack.seal().expect("the id is still new");
+    std::fs::hard_link(repo.path(&Key::pack(&ID)), repo.path(&Key::trash_pack(&ID))).expect("links exist");
+    repo.storage.move_to_trash(&Key::pack(&ID)).expect("it is the same file");
+    assert!(!repo.storage.exists(&Key::pack(&ID)).expect("looked"));
+    assert_eq!(repo.storage.read(&Key::trash_pack(&ID), 10).expect("was moved"), b"bytes");
+}
+
+#[test]
 fn sees_a_pack_that_was_cut_while_it_was_open() {
     let repo = Repo::new();
     let mut pack = repo.storage.create_pack(&ID, 0).expect("the id is new");

@@ -138,16 +138,22 @@ impl<S: System> LocalStorage<S> {
     fn rename_to(&self, key: &Key, target: &Key) -> Result<(), StorageError> {
         let from = self.beneath.folder(key.folder())?;
         let to = self.beneath.folder(target.folder())?;
-        self.beneath.stat_regular(&from, key)?;
+        let file = self.beneath.stat_regular(&from, key)?;
         self.handles.forget(key);
         let system = self.system();
+        let unlink = || retry(|| system.unlink(&from, key.name()));
         let moved = match retry(|| system.rename_no_replace(&from, key.name(), &to, target.name())) {
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                retry(|| system.link(&from, key.name(), &to, target.name()))
-                    .and_then(|()| retry(|| system.unlink(&from, key.name())))
+                retry(|| system.link(&from, key.name(), &to, target.name())).and_then(|()| unlink())
             }
             done => done,
         };
+        // A move that a crash cut off left the file both names.
+        let is_half_moved = || {
+            let there = retry(|| system.stat(&to, target.name()));
+            there.is_ok_and(|there| there.identity == file.identity)
+        };
+        let moved = if moved == Err(Errno::EXIST) && is_half_moved() { unlink() } else { moved };
         moved.map_err(|errno| match errno {
             Errno::NOENT => StorageError::NotFound { key: key.to_string() },
             Errno::EXIST => StorageError::AlreadyExists { key: target.to_string() },
