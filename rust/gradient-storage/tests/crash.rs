@@ -127,6 +127,18 @@ fn a_killed_process_loses_nothing_but_the_power_may_go_later() {
 }
 
 #[test]
+fn a_folder_that_a_killed_process_made_is_durable_once_another_one_has_made_it_again() {
+    let disk = SimFs::new();
+    drop(create(&disk));
+    for after in 0..=disk.num_changes() {
+        let other = disk.kill(after);
+        drop(create(&other));
+        let lost = other.crash(&Crash { after: other.num_changes(), mode: CrashMode::Lost, seed: 0 });
+        put(&open(&lost), 1);
+    }
+}
+
+#[test]
 fn an_interrupted_call_is_made_again_but_not_for_ever() {
     let failure = Failure::Error(SimErrno::INTR);
     for lasts in [false, true] {

@@ -22,28 +22,44 @@ pub(super) fn sync_folder<S: System>(system: &S, folder: &S::Handle) -> Result<(
 }
 
 /// Makes a folder and what is missing above it, each durable in its parent.
+///
+/// What is there already may be the work of a process that was killed before it synced it. Such a process left at most
+/// the folder it made last in doubt, so the two folders above the first one that is there are synced too.
 pub(super) fn create_ancestors(system: &impl System, dir: &Path) -> Result<(), StorageError> {
-    let attempt = || retry(|| system.make_path(dir));
-    let made = match attempt() {
-        Err(Errno::NOENT) => match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => {
-                create_ancestors(system, parent)?;
-                attempt()
-            }
-            Some(_) | None => Err(Errno::NOENT),
-        },
-        outcome => outcome,
-    };
+    let failed = |operation, errno| io_error(operation, &dir.display(), errno);
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let mut made = retry(|| system.make_path(dir));
+    let mut is_parent_ours = false;
+    if made == Err(Errno::NOENT)
+        && let Some(parent) = parent
+    {
+        create_ancestors(system, parent)?;
+        is_parent_ours = true;
+        made = retry(|| system.make_path(dir));
+    }
     match made {
-        Ok(()) => {
-            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            sync_path(system, dir)
-                .and_then(|()| sync_path(system, parent))
-                .map_err(|errno| io_error("sync", &dir.display(), errno))
-        }
+        Ok(()) => sync_path(system, dir).map_err(|errno| failed("sync", errno))?,
         // What it is, is seen when it is opened.
-        Err(Errno::EXIST) => Ok(()),
-        Err(errno) => Err(io_error("create", &dir.display(), errno)),
+        Err(Errno::EXIST) => {}
+        Err(errno) => return Err(failed("create", errno)),
+    }
+    let parent = parent.unwrap_or(Path::new("."));
+    if made.is_ok() {
+        sync_path(system, parent).map_err(|errno| failed("sync", errno))?;
+    } else {
+        sync_if_allowed(system, parent).map_err(|errno| failed("sync", errno))?;
+    }
+    match parent.parent().filter(|above| !is_parent_ours && !above.as_os_str().is_empty()) {
+        Some(above) => sync_if_allowed(system, above).map_err(|errno| failed("sync", errno)),
+        None => Ok(()),
+    }
+}
+
+/// Syncs a folder unless we may not even read it: then nobody that we stand in for has made anything in it.
+fn sync_if_allowed(system: &impl System, dir: &Path) -> Result<(), Errno> {
+    match sync_path(system, dir) {
+        Err(Errno::ACCESS | Errno::PERM) => Ok(()),
+        outcome => outcome,
     }
 }
 
