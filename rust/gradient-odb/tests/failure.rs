@@ -42,6 +42,9 @@ impl Storage for Failing {
     fn overwrite(&self, key: &Key, bytes: &[u8]) -> Result<(), StorageError> {
         self.inner.overwrite(key, bytes)
     }
+    fn sync(&self, folder: Folder) -> Result<(), StorageError> {
+        self.inner.sync(folder)
+    }
     fn read(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StorageError> {
         self.inner.read(key, max_len)
     }

@@ -10,6 +10,7 @@ use gradient_object::{
     Commit, CommitId, CommitKind, Mapping, Metric, RootTree, Tensor, TensorData, Tree, TreeId, Value,
 };
 use gradient_odb::{ByteSource, Progress, Transaction};
+use gradient_storage::Folder;
 
 use crate::clock::now_ns;
 use crate::error::{RepoError, Result};
@@ -115,6 +116,11 @@ impl Repository {
             if let Some(existing) = self.existing(&state.head, request, root, raw_len)? {
                 if transaction.has_new_chunks() {
                     transaction.seal(progress)?; // Chunks that were found damaged, written again.
+                }
+                // Whoever published the commit may have been killed before its operation was durable.
+                if state.durable < state.head.operation.n {
+                    self.storage.sync(Folder::Ops)?;
+                    state.durable = state.head.operation.n;
                 }
                 return Ok(existing);
             }

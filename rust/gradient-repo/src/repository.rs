@@ -37,6 +37,8 @@ pub struct Repository {
 pub(crate) struct State {
     pub(crate) head: HeadState,
     pub(crate) lease: LeaseKeeper,
+    /// The newest operation that this handle published or synced: it and all before it are durable.
+    pub(crate) durable: u64,
     /// Condemned packs that lie in the trash, with the transactions that ran when they were condemned.
     pub(crate) trash: Vec<(Vec<gradient_odb::PackId>, Running)>,
     /// Begins full: a run that never lives for long does its upkeep with its first commit.
@@ -100,7 +102,14 @@ impl Repository {
         let odb = Odb::open(storage.clone())?;
         odb.exclude(&head.operation.condemned);
         let lease = LeaseKeeper::new(storage.clone(), random_id()?);
-        let state = State { head, lease, trash: Vec::new(), commits_since_upkeep: COMMITS_PER_UPKEEP, closed: false };
+        let state = State {
+            head,
+            lease,
+            durable: 0,
+            trash: Vec::new(),
+            commits_since_upkeep: COMMITS_PER_UPKEEP,
+            closed: false,
+        };
         let limits = UpkeepLimits::default();
         Ok(Self { storage, odb, log, format, limits, config, config_problem, state: Mutex::new(state) })
     }
@@ -268,6 +277,7 @@ impl Repository {
         match self.log.publish(Some(&state.head), operation)? {
             Published::Done(head) => {
                 state.head = *head;
+                state.durable = n;
                 Ok(true)
             }
             Published::Lost => Ok(false),
@@ -288,6 +298,8 @@ fn publish_first(storage: &dyn Storage, log: &OperationLog, time_ns: i64) -> Res
     if has_packs && log.head()?.is_none() {
         return Err(RepoError::Damaged { file: "ops".into(), reason: "it is empty, and there are packs".into() });
     }
+    // Whoever wrote `format` may have died before it was durable, and after this operation nobody looks at it again.
+    storage.create_folders()?;
     // Lost to another init: the same operation, so nothing to do.
     log.publish(None, first_operation(time_ns))?;
     Ok(())

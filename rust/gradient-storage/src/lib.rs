@@ -100,6 +100,12 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     /// As the trait.
     fn overwrite(&self, key: &Key, bytes: &[u8]) -> Result<(), StorageError>;
 
+    /// Makes durable what other processes have put into a folder: one that was killed may not have come to its sync.
+    ///
+    /// # Errors
+    /// As the trait.
+    fn sync(&self, folder: Folder) -> Result<(), StorageError>;
+
     /// Returns all bytes of a file that must not be longer than `max_len`.
     ///
     /// # Errors

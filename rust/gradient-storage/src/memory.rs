@@ -80,6 +80,10 @@ impl Storage for MemoryStorage {
         self.replace(key, bytes, Durability::Unsynced)
     }
 
+    fn sync(&self, folder: Folder) -> Result<(), StorageError> {
+        self.lock().require(folder)
+    }
+
     fn read(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StorageError> {
         let bytes = self.get(key)?;
         let len = bytes.len() as u64;

@@ -242,6 +242,11 @@ impl<S: System> Storage for LocalStorage<S> {
         retry(|| self.system().truncate(&file, len)).map_err(failed)
     }
 
+    fn sync(&self, folder: Folder) -> Result<(), StorageError> {
+        self.require_writable(&folder)?;
+        self.sync_folder(&self.beneath.folder(folder)?, &folder)
+    }
+
     fn read(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StorageError> {
         let (file, stat) = self.beneath.file(key)?;
         let too_large = |len| StorageError::TooLarge { key: key.to_string(), len, max: max_len };
