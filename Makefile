@@ -12,7 +12,7 @@ EXTENSION := python/gradient/_core.abi3.so
 RUST := Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml) $(shell find rust -path '*/src/*' -name '*.rs' 2>/dev/null)
 JOBS ?= 2
 
-.PHONY: help demo test develop check wheel bench deny fmt clean
+.PHONY: help demo test crash develop check wheel bench deny fmt clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
@@ -26,6 +26,12 @@ demo: develop ## Kill a training run and resume it bit for bit (about 3 minutes,
 test: develop ## Run every test, Rust and Python
 	cargo test --workspace --quiet
 	$(BIN)/python -m pytest -n $(JOBS)
+
+# So many states after every change; 8 in `make test`.
+CRASH_STATES ?= 64
+
+crash: ## Crash whole repositories on a simulated disk, many more times than make test (an hour)
+	GRADIENT_CRASH_STATES=$(CRASH_STATES) cargo test --release -p gradient-testkit -- --nocapture
 
 develop: $(EXTENSION) ## Set up .venv with the release extension, editable
 	@:

@@ -19,6 +19,7 @@ CRATES = {
     "gradient-repo": {"gradient-codec", "gradient-object", "gradient-odb", "gradient-storage"},
     "gradient-optim": {"gradient-codec"},
     "gradient-py": {"gradient-object", "gradient-odb", "gradient-optim", "gradient-repo", "gradient-storage"},
+    "gradient-testkit": {"gradient-object", "gradient-odb", "gradient-repo", "gradient-storage"},
 }
 
 
@@ -37,6 +38,16 @@ def test_every_crate_of_the_workspace_has_its_place(packages: dict[str, dict]) -
 def test_a_crate_depends_only_on_those_below(packages: dict[str, dict], crate: str) -> None:
     ours = {dependency["name"] for dependency in packages[crate]["dependencies"] if dependency.get("path")}
     assert ours <= CRATES[crate]
+
+
+def test_no_release_has_what_only_crash_tests_need(packages: dict[str, dict]) -> None:
+    for name, package in packages.items():
+        if name == "gradient-testkit":
+            continue
+        for dependency in package["dependencies"]:
+            assert dependency["name"] != "gradient-testkit", name
+            assert "simulated" not in dependency["features"], (name, dependency["name"])
+        assert "simulated" not in package["features"].get("default", []), name
 
 
 def test_only_the_door_to_python_knows_pyo3(packages: dict[str, dict]) -> None:

@@ -1,0 +1,144 @@
+//! What must hold of a disk after a fault (`reliability.md`, section 1).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gradient_repo::{FsckLevel, FsckOptions, Progress, RepoError, Severity, fsck};
+use gradient_storage::sim::SimFs;
+use gradient_storage::{Folder, StorageError};
+
+use crate::leases::bury;
+use crate::model::{Made, Model, World};
+use crate::process::{Action, DIR, Performed, Process, content, open_storage};
+
+/// States that a disk may be found in.
+pub type Allowed = [Arc<Model>];
+
+/// Numbers of tensors that only a check commits.
+const CHECKED_TENSOR: u64 = 1 << 40;
+
+/// Checks a disk whose processes are dead.
+///
+/// # Errors
+/// A text for people: what does not hold.
+pub fn check(disk: &SimFs, allowed: &Allowed) -> Result<(), String> {
+    check_live(disk, allowed).map(drop)
+}
+
+/// As [`check`]; returns the state that was found, and what the check itself committed.
+///
+/// # Errors
+/// A text for people: what does not hold.
+pub fn check_live(disk: &SimFs, allowed: &Allowed) -> Result<Model, String> {
+    let unreadable = bury(disk);
+    let mut process = open(disk, allowed)?;
+    let world = world(&process)?;
+    let model = allowed.iter().find(|model| model.world == world);
+    let mut model = model.map(|model| (**model).clone()).ok_or_else(|| {
+        let worlds: Vec<&World> = allowed.iter().map(|model| &model.world).collect();
+        format!("refs are {world:?}; they may be {worlds:?}")
+    })?;
+    model.is_made = true;
+    restores(&process, &model).map_err(|error| format!("before the next commit: {error}"))?;
+    commit_next(&mut process, &mut model)?;
+    maintain(disk, &process, &unreadable)?;
+    drop(process);
+    is_swept(disk)?;
+
+    let storage = open_storage(disk).map_err(|error| format!("opened again: {error}"))?;
+    let options = FsckOptions { level: FsckLevel::Full, ..FsckOptions::default() };
+    let report = fsck(&storage, options, &Progress::new()).map_err(|error| format!("fsck: {error}"))?;
+    let errors: Vec<_> = report.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    if !errors.is_empty() || !report.lost.is_empty() {
+        return Err(format!("fsck: {errors:?}, lost: {:?}", report.lost));
+    }
+    let process = Process::open(disk).map_err(|error| format!("opened again: {error}"))?;
+    restores(&process, &model).map_err(|error| format!("after the next commit: {error}"))?;
+    let found = self::world(&process)?;
+    if found != model.world {
+        return Err(format!("after the next commit refs are {found:?} and should be {:?}", model.world));
+    }
+    Ok(model)
+}
+
+/// Opens the repository; makes it if it may not have been made yet.
+fn open(disk: &SimFs, allowed: &Allowed) -> Result<Process, String> {
+    let is_absent = |error: &RepoError| {
+        matches!(error, RepoError::NotARepository { .. } | RepoError::Storage(StorageError::NotFound { .. }))
+    };
+    match Process::open(disk) {
+        Ok(process) => Ok(process),
+        Err(error) if is_absent(&error) && allowed.iter().any(|model| !model.is_made) => {
+            Process::init(disk).map_err(|error| format!("made again: {error}"))
+        }
+        Err(error) => Err(format!("it does not open: {error}")),
+    }
+}
+
+fn world(process: &Process) -> Result<World, String> {
+    let notices = process.repo.notices().map_err(|error| error.to_string())?;
+    if !notices.is_empty() {
+        return Err(format!("it says: {notices:?}"));
+    }
+    let (table, head) = process.repo.refs().map_err(|error| format!("refs: {error}"))?;
+    Ok(World { table, head })
+}
+
+/// Every commit of the model comes back bit by bit.
+fn restores(process: &Process, model: &Model) -> Result<(), String> {
+    for (id, made) in &model.commits {
+        let found =
+            process.restore(id).map_err(|error| format!("commit {} of step {}: {error}", id.short(), made.step))?;
+        let expected: Vec<Vec<u8>> = made.tensors.iter().map(|number| content(*number)).collect();
+        if found != expected {
+            return Err(format!("commit {} of step {} holds other bytes", id.short(), made.step));
+        }
+    }
+    Ok(())
+}
+
+/// The next commit succeeds at once: on the line of main, with a chunk that is new and one that should be there.
+fn commit_next(process: &mut Process, model: &mut Model) -> Result<(), String> {
+    let failed = |error: RepoError| format!("the next commit: {error}");
+    if model.world.table.contains_key("main") {
+        process
+            .perform(&Action::Resume("main".to_owned()), gradient_object::CommitId::from_bytes([0; 32]), 0)
+            .map_err(failed)?;
+    }
+    let known = model.newest.and_then(|newest| model.commits.get(&newest)?.tensors.first().copied());
+    let (parent, step) = (process.base, process.last.0 + 1_000_000);
+    let tensors: Vec<u64> = known.into_iter().chain([CHECKED_TENSOR + step]).collect();
+    let performed = process
+        .perform(&Action::Commit(tensors.clone()), gradient_object::CommitId::from_bytes([0; 32]), step)
+        .map_err(failed)?;
+    let Performed::Commit(outcome) = performed else { return Err("the next commit made nothing".to_owned()) };
+    if outcome.existing || !outcome.notices.is_empty() {
+        return Err(format!("the next commit: {outcome:?}"));
+    }
+    let made = Made { parent, step, tensors };
+    model.commit(("main", true), outcome.commit, made).map_err(|refused| format!("the next commit: {refused:?}"))?;
+    Ok(())
+}
+
+/// Upkeep, and what a lease that can not be read spares once time has shown that nobody keeps it.
+fn maintain(disk: &SimFs, process: &Process, unreadable: &[String]) -> Result<(), String> {
+    process.repo.maintain().map_err(|error| format!("upkeep: {error}"))?;
+    if !unreadable.is_empty() {
+        for name in unreadable {
+            disk.tamper(&Path::new(DIR).join("leases"), name, None);
+        }
+        process.repo.maintain().map_err(|error| format!("upkeep: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Nothing is left behind that grows.
+fn is_swept(disk: &SimFs) -> Result<(), String> {
+    for folder in [Folder::Tmp, Folder::Trash, Folder::Leases] {
+        let left = disk.files(&Path::new(DIR).join(folder.name()));
+        if let Some((name, _)) = left.first() {
+            return Err(format!("{} files are left in {folder}, the first is {name}", left.len()));
+        }
+    }
+    Ok(())
+}
