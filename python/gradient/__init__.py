@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         StorageError,
     )
     from gradient.repo import Repo
+    from gradient.state import resumable
     from gradient.stored import StoredTensor
     from gradient.workspace import (
         RepoConfig,
@@ -76,6 +77,7 @@ __all__ = [
     "init_workspace",
     "load",
     "resolve_context",
+    "resumable",
     "state",
 ]
 
@@ -85,6 +87,7 @@ _HOME = {
     "CommitHandle": "engine",
     "load": "engine",
     "Repo": "repo",
+    "resumable": "state",
     "StoredTensor": "stored",
     "__version__": "_core",
     **dict.fromkeys(
@@ -117,14 +120,10 @@ _HOME = {
 }
 """Public names and the modules that they live in; `errors` and `state` are modules themselves."""
 
-_LATER = {"resumable": "comes with the data position work; until then pass no dataloader"}
-
 
 def __getattr__(name: str) -> Any:
     if name in ("errors", "state"):
         return importlib.import_module(f"gradient.{name}")
-    if name in _LATER:
-        raise AttributeError(f"gradient.{name} {_LATER[name]}")
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'gradient' has no attribute {name!r}")

@@ -29,11 +29,6 @@ def test_every_public_name_is_there() -> None:
     assert set(gradient.__all__) <= set(dir(gradient))
 
 
-def test_a_name_that_comes_later_says_so() -> None:
-    with pytest.raises(AttributeError, match="data position"):
-        _ = gradient.resumable
-
-
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = gradient.nothing

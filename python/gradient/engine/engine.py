@@ -57,13 +57,15 @@ class GradientEngine(OpenEngine):
             config: Settings of the run; it alone may name workspace and repository.
             resume: A ref to restore. `"latest"` starts fresh on a branch without commits.
             scaler: The gradient scaler, or scalers by name.
-            dataloader: What gives the data position by `state_dict` and takes it back by `load_state_dict`.
-            grads: Whether gradients are part of a commit; `"auto"`: when they changed since the last step.
+            dataloader: The data loader, or loaders by name: `gradient.resumable(loader)`, or anything else with
+                `state_dict` and `load_state_dict`. Without one the data position is not captured, which is said once.
+            grads: Which gradients a commit holds: `"auto"` those that changed since the last step of their optimizer,
+                as in the middle of an accumulation; `"always"` all; `"never"` none. A restore sets all others to None.
 
         Raises:
             NotFoundError: No repository was named and none was found, or the ref means no commit.
             InvalidInputError: Several repositories could be meant; HEAD is on no branch and none was named; the
-                process group has several ranks; or an argument is no good.
+                process group has several ranks; or an argument is no good, as a bare `DataLoader`.
             StateMismatchError: The commit does not fit these objects; nothing was touched.
         """
         return attaching.attach(

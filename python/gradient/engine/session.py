@@ -165,11 +165,13 @@ def check_claimed(pending: Iterable[tuple[str, str]]) -> None:
     """
     names = [f"{section}/{name}" for section, name in pending]
     if names:
-        bare = names[0].partition("/")[2]
+        section, _, bare = names[0].partition("/")
+        claim = f"register it, as engine.register_state({bare!r}, getter=..., setter=...)"
+        if section == "data":
+            claim = f"attach with its loader, as dataloader={{{bare!r}: gradient.resumable(loader)}}"
         raise StateMismatchError(
             f"the restored commit holds state that nobody has claimed: {', '.join(names)}",
             code="state-unclaimed",
-            hint=f"register it, as engine.register_state({bare!r}, getter=..., setter=...), "
-            f"or give it up: engine.drop_state({bare!r})",
+            hint=f"{claim}, or give it up: engine.drop_state({bare!r})",
             unexpected=names,
         )

@@ -5,8 +5,9 @@ already lie as they are stored. A restore is a plan, which compares everything a
 which carries it out.
 """
 
+from gradient.state.loader import ResumableLoader, resumable
 from gradient.state.plan import RestorePlan, restore
 from gradient.state.train_state import Captured, TrainState
 from gradient.state.unflatten import to_torch
 
-__all__ = ["Captured", "RestorePlan", "TrainState", "restore", "to_torch"]
+__all__ = ["Captured", "RestorePlan", "ResumableLoader", "TrainState", "restore", "resumable", "to_torch"]

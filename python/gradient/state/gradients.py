@@ -1,24 +1,32 @@
-"""Gradients in flight: which have changed since their optimizer's last step, and so belong to the state.
+"""Gradients: those that changed since their optimizer's last step belong to the state.
 
 A step post-hook notes each gradient (the tensor and its version). One that is still the noted one was used by that
-step and is left over; any other was made or changed since, and a resumed run would miss it.
+step and is left over; any other was made or changed since, and a resumed run would miss it. So would one of a
+parameter that no attached optimizer has: nobody can tell whether it was used.
 """
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Collection, Iterable
+from collections.abc import Mapping as NamedObjects
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gradient._core import StoredTensor
 from gradient.errors import InvalidInputError
+from gradient.state.part import Capture, Mapping, Part
+from gradient.state.plan import Phase
+from gradient.state.tensors import DTYPES, described, stored_described
+from gradient.state.unflatten import Unflattener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from gradient._types import Stateful
+    from gradient._types import Grads, Stateful
     from gradient.state.names import ModelNames
+    from gradient.state.plan import RestorePlan
 
     Noted = tuple[weakref.ref[Tensor], int]
 
@@ -62,35 +70,29 @@ class GradientWatch:
                     noted[id(parameter)] = (weakref.ref(gradient), gradient._version)
         _noted[optimizer] = noted
 
-    def check(self, optimizers: Mapping[str, Optimizer], names: ModelNames) -> list[str]:
-        """Refuse gradients in flight; give a note if there are others that no optimizer uses.
+    def wanted(self, grads: Grads, optimizers: NamedObjects[str, Optimizer], names: ModelNames) -> set[int]:
+        """Give the ids of the parameters whose gradients a commit holds.
 
         Raises:
-            InvalidInputError: A gradient changed since its optimizer's last step, or there is one and no optimizer that
-                could tell (code `gradients-in-flight`).
+            InvalidInputError: One is in flight, and its parameter is in no attached model (`gradients-in-flight`).
         """
+        if grads == "never":
+            return set()
+        found = {id(parameter) for parameter in names.every_parameter() if parameter.grad is not None}
         stepped: set[int] = set()
+        flying: set[int] = set()
         for name, optimizer in optimizers.items():
-            found = self.in_flight(optimizer, names.groups(name, optimizer.param_groups)[0])
-            if found:
-                raise _refused(
-                    f"optim/{name}: the gradients of {len(found)} parameters changed since its last step "
-                    f"({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})",
-                    "commit right after optimizer.step(), or after zero_grad(set_to_none=True)",
-                )
+            named = names.groups(name, optimizer.param_groups)[0]
+            changed = self.in_flight(optimizer, named, noted=grads == "auto")
+            loose = [called for called, parameter in changed.items() if not names.holds(parameter)]
+            if loose:
+                raise _refused(name, loose)
             stepped.update(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
-        others = sum(held.grad is not None and id(held) not in stepped for held in names.every_parameter())
-        if others and not optimizers:
-            raise _refused(
-                f"{others} parameters have gradients, and there is no attached optimizer that could have used them",
-                "attach the optimizer, or commit after zero_grad(set_to_none=True)",
-            )
-        if not others:
-            return []
-        return [f"{others} parameters have gradients but no attached optimizer; these gradients are not kept"]
+            flying.update(id(parameter) for parameter in changed.values())
+        return flying | (found - stepped)
 
-    def drop(self, optimizers: Mapping[str, Optimizer], names: ModelNames) -> None:
-        """Set every gradient to None: no commit holds one."""
+    def drop(self, optimizers: NamedObjects[str, Optimizer], names: ModelNames) -> None:
+        """Set every gradient to None."""
         for parameter in names.every_parameter():
             parameter.grad = None
         for optimizer in optimizers.values():
@@ -98,18 +100,20 @@ class GradientWatch:
                 for parameter in group["params"]:
                     parameter.grad = None
 
-    def in_flight(self, optimizer: Optimizer, named: Iterable[Iterable[str]]) -> list[str]:
-        """Name the parameters whose gradients changed since the optimizer's last step."""
-        noted = _noted.get(optimizer, {})
-        found: list[str] = []
+    def in_flight(
+        self, optimizer: Optimizer, named: Iterable[Iterable[str]], *, noted: bool = True
+    ) -> dict[str, Tensor]:
+        """Give the parameters whose gradients changed since the optimizer's last step, by name; else all gradients."""
+        known = _noted.get(optimizer, {}) if noted else {}
+        found: dict[str, Tensor] = {}
         for group, names in zip(optimizer.param_groups, named, strict=True):
             for parameter, name in zip(group["params"], names, strict=True):
                 gradient: Tensor | None = parameter.grad
                 if gradient is None:
                     continue
-                reference, version = noted.get(id(parameter), (None, -1))
+                reference, version = known.get(id(parameter), (None, -1))
                 if reference is None or reference() is not gradient or gradient._version != version:
-                    found.append(name)
+                    found[name] = parameter
         return found
 
     def close(self) -> None:
@@ -118,9 +122,68 @@ class GradientWatch:
             self._undo.pop()()
 
 
-def _refused(what: str, hint: str) -> InvalidInputError:
+class GradientPart(Part):
+    """The gradients of one model's parameters, `grads/<model>`: a tied parameter's under its first name.
+
+    Args:
+        name: The model's name.
+        wanted: Ids of the parameters whose gradients a capture takes.
+    """
+
+    section = "grads"
+
+    def __init__(self, name: str, wanted: Collection[int] = ()) -> None:
+        super().__init__(name)
+        self._wanted = wanted
+
+    def capture(self, capture: Capture) -> Mapping:
+        """See `Part.capture`; there may be nothing to hold."""
+        flat = capture.flattener(self.section, self.name)
+        held: dict[str, object] = {}
+        walked = capture.names.models[self.name]
+        for name in walked.parameters:
+            parameter = walked.tensors[name]
+            if id(parameter) in self._wanted and capture.names.owner(parameter) == (self.name, name):
+                held[name] = flat.value(parameter.grad, ("tensors", name))
+        return {"tensors": held}
+
+    def compare(self, mapping: Mapping, plan: RestorePlan, names: ModelNames) -> None:
+        """See `Part.compare`."""
+        walked = names.models[self.name]
+        known = set(walked.parameters)
+        values = Unflattener(
+            self.section, self.name, lambda stored, path: _made(plan, stored, walked.tensors[str(path[-1])])
+        )
+        for name, node in mapping["tensors"].items():
+            if name not in known:
+                plan.unexpected.append(f"{self.where}/{name}")
+                continue
+            parameter = walked.tensors[name]
+            if isinstance(node, StoredTensor) and not _takes(parameter, node):
+                plan.changed.append(
+                    f"{self.where}/{name}: {stored_described(node)} in the commit, {described(parameter)} here"
+                )
+                continue
+            gradient = values.value(node, ("tensors", name))
+            plan.then(Phase.GRADIENTS, partial(setattr, parameter, "grad", gradient))
+
+
+def _made(plan: RestorePlan, stored: StoredTensor, parameter: Tensor) -> Tensor:
+    return plan.make_on(stored, parameter.device, like=parameter)
+
+
+def _refused(optimizer: str, names: list[str]) -> InvalidInputError:
     return InvalidInputError(
-        f"{what}; gradients can not be committed yet",
+        f"optim/{optimizer}: the gradients of {len(names)} parameters changed since its last step, and no attached "
+        f"model has these ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})",
         code="gradients-in-flight",
-        hint=f'{hint}; with grads="never" they are left out and a resumed run starts without them',
+        hint="attach the model that has them, or commit right after optimizer.step(); "
+        'with grads="never" gradients are left out and a resumed run starts without them',
     )
+
+
+def _takes(parameter: Tensor, stored: StoredTensor) -> bool:
+    """Tell whether a parameter can have a stored tensor as its gradient."""
+    # Newer torch lets a parameter say which dtype its gradient has; None is any.
+    dtype = getattr(parameter, "grad_dtype", parameter.dtype)
+    return tuple(parameter.shape) == tuple(stored.shape) and (dtype is None or DTYPES.get(dtype) == stored.dtype)

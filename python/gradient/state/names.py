@@ -105,6 +105,10 @@ class ModelNames:
         """Tell whether an attached model has this parameter."""
         return id(parameter) in self._owners
 
+    def owner(self, parameter: Tensor) -> tuple[str, str] | None:
+        """Give the model and the name that a parameter is known by; None if no attached model has it."""
+        return self._owners.get(id(parameter))
+
     def groups(self, optimizer_name: str, groups: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
         """Name the parameters of an optimizer's groups.
 

@@ -12,9 +12,10 @@ import torch
 from gradient._core import check_name
 from gradient._types import SECTIONS, Stateful
 from gradient.errors import AlreadyExistsError, InvalidInputError
-from gradient.state import dataloader, environment, rng
+from gradient.state import environment, rng
+from gradient.state.dataloader import DataPart
 from gradient.state.external import ExternalPart, ObjectPart
-from gradient.state.gradients import GradientWatch
+from gradient.state.gradients import GradientPart, GradientWatch
 from gradient.state.model import ModelPart
 from gradient.state.names import ModelNames
 from gradient.state.optimizer import OptimizerPart
@@ -57,22 +58,21 @@ class TrainState:
     """What a training run is made of, and how each part is captured and put back.
 
     Args:
-        grads: "auto" refuses a commit while gradients are in flight (they changed since their optimizer's last step);
-            "never" leaves them out without asking. "always" comes with a later release.
+        grads: "auto" captures the gradients that changed since their optimizer's last step; "always" captures all,
+            "never" none. A restore brings back what the commit has, and sets every other gradient to None.
         model_state: "all" restores every parameter; "trainable" compares those that need no gradient instead of
             writing them.
 
     Raises:
-        InvalidInputError: An option is unknown or not there yet.
+        InvalidInputError: An option is unknown.
     """
 
     def __init__(self, *, grads: Grads = "auto", model_state: ModelState = "all") -> None:
-        if grads not in ("auto", "never"):
-            later = "gradients can not be committed yet" if grads == "always" else f"grads={grads!r} is unknown"
-            raise InvalidInputError(later, code="gradients-unsupported", hint='use grads="auto" or grads="never"')
+        if grads not in ("auto", "always", "never"):
+            raise InvalidInputError(f"grads={grads!r} is unknown", hint='use "auto", "always" or "never"')
         if model_state not in ("all", "trainable"):
             raise InvalidInputError(f"model_state={model_state!r} is unknown", hint='use "all" or "trainable"')
-        self._grads = grads
+        self._grads: Grads = grads
         self._model_state: ModelState = model_state
         self._parts: dict[tuple[str, str], Part] = {}
         self._kept: dict[str, rng.KeptStream] = {}
@@ -102,12 +102,23 @@ class TrainState:
         self._watch.watch_scaler(scaler)
 
     def add_dataloader(self, name: str, loader: object) -> None:
-        """Claim a data loader, which is not there yet.
+        """Claim a data loader by its `state_dict` and `load_state_dict`.
 
         Raises:
-            InvalidInputError: Always; the hint says what works today.
+            InvalidInputError: It has none (`dataloader-unsupported`), or another loader draws its order from the same
+                generator (`generator-shared`), which could not be put back for both.
         """
-        dataloader.refuse(name, loader)
+        part = DataPart(name, loader)
+        for other in self._parts.values():
+            if isinstance(other, DataPart) and any(
+                one is two for one in part.generators() for two in other.generators()
+            ):
+                raise InvalidInputError(
+                    f"{part.where} and {other.where} draw from the same generator",
+                    code="generator-shared",
+                    hint="give each loader a generator of its own, or none",
+                )
+        self._add(part)
 
     def add_generator(self, name: str, generator: rng.Generator) -> None:
         """Claim a generator that the script draws from itself."""
@@ -141,18 +152,21 @@ class TrainState:
         Tensors that lie in row-major order on the CPU are not copied: the result looks at their memory.
 
         Raises:
-            InvalidInputError: Something can not be stored, and the message has its path; or gradients are in flight
-                (code `gradients-in-flight`).
+            InvalidInputError: Something can not be stored, and the message has its path; or the gradient of a
+                parameter that no attached model has is in flight (code `gradients-in-flight`).
         """
         with torch.no_grad():
             names = self._names()
             capture = Capture(names)
-            if self._grads != "never":
-                capture.notes += self._watch.check(self._optimizers(), names)
             sections: dict[str, dict[str, dict[Any, Any]]] = {}
+            wanted = self._watch.wanted(self._grads, self._optimizers(), names)
+            for (section, name), part in self._gradients(wanted).items():
+                mapping = part.capture(capture)
+                if mapping["tensors"]:
+                    sections.setdefault(section, {})[name] = mapping
             # Random numbers come last: a getter may draw some.
-            parts = sorted([*self._parts.values(), *self._streams().values()], key=lambda part: part.section == "rng")
-            for part in parts:
+            parts = [*self._parts.values(), *self._streams().values()]
+            for part in sorted(parts, key=lambda part: part.section == "rng"):
                 sections.setdefault(part.section, {})[part.name] = part.capture(capture)
         notes = [note for note in capture.notes if note not in self._said]
         self._said.update(notes)
@@ -189,8 +203,12 @@ class TrainState:
         names = self._names()
         held = [(section, name) for section in SECTIONS for name in sorted(available.get(section, ()))]
         plan.unexpected += [f"section {section}" for section in sorted(set(available) - set(SECTIONS))]
-        parts = {**self._parts, **{("rng", name): stream for name, stream in self._streams().items()}}
+        parts: dict[tuple[str, str], Part] = {**self._parts, **self._gradients()}
+        parts.update({("rng", name): stream for name, stream in self._streams().items()})
         wanted = chosen({*held, *parts}, only)
+        if any(section in ("model", "optim", "grads") for section, _ in wanted):
+            # Before the commit's own gradients are set.
+            plan.then(Phase.GRADIENTS, partial(self._watch.drop, self._optimizers(), names))
         kept: dict[str, rng.KeptStream] = {}
         for key in held:
             section, name = key
@@ -208,13 +226,12 @@ class TrainState:
                 plan.pending.append(key)
             else:
                 plan.unexpected.append(f"{section}/{name}")
-        lacking = [key for key in parts if key in wanted and key not in held and key not in skip]
+        # A commit without gradients means that they were None, or used up.
+        lacking = [key for key in parts if key in wanted and key not in held and key not in skip and key[0] != "grads"]
         self._note_lacking(lacking, plan)
         plan.check()
         if only is None:
             plan.then(Phase.DONE, self._kept.clear)
-        if any(section in ("model", "optim") for section, _ in wanted):
-            plan.then(Phase.GRADIENTS, partial(self._watch.drop, self._optimizers(), names))
         plan.then(Phase.DONE, partial(self._kept.update, kept))
         return plan
 
@@ -287,6 +304,10 @@ class TrainState:
 
     def _names(self) -> ModelNames:
         return ModelNames({part.name: part.model for part in self._parts.values() if isinstance(part, ModelPart)})
+
+    def _gradients(self, wanted: Collection[int] = ()) -> dict[tuple[str, str], Part]:
+        models = [part.name for part in self._parts.values() if isinstance(part, ModelPart)]
+        return {("grads", name): GradientPart(name, wanted) for name in models}
 
     def _streams(self) -> dict[str, rng.Stream]:
         return {**self._kept, **rng.builtin_streams()}

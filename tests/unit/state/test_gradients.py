@@ -1,4 +1,4 @@
-"""Gradients that belong to the state are never left out silently; those that a step has used are no such case."""
+"""Gradients that belong to the state come back bit for bit; those that a step has used are no such case."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn, optim
 
-from gradient.errors import InvalidInputError
+from gradient.errors import InvalidInputError, StateMismatchError
 from gradient.state import TrainState
 
 
@@ -24,17 +24,20 @@ class Run:
         self.model(torch.randn(4, 3)).square().sum().backward()
 
 
-def refused(run):
-    with pytest.raises(InvalidInputError) as caught:
-        run.state.capture()
-    assert caught.value.code == "gradients-in-flight"
-    return str(caught.value)
+def held(run):
+    """Names of the gradients that a commit would hold now, by model."""
+    grads = run.state.capture().sections.get("grads", {})
+    return {model: sorted(mapping["tensors"]) for model, mapping in grads.items()}
 
 
-def test_gradients_before_the_first_step_are_refused_by_name():
+BOTH = {"main": ["bias", "weight"]}
+
+
+def test_gradients_before_the_first_step_are_held():
     run = Run()
+    assert held(run) == {}
     run.backward()
-    assert "weight, bias" in refused(run)
+    assert held(run) == BOTH
 
 
 def test_gradients_that_a_step_has_used_are_left_over():
@@ -42,36 +45,36 @@ def test_gradients_that_a_step_has_used_are_left_over():
     run.backward()
     run.optimizer.step()
     gc.collect()
-    run.state.capture()
+    assert held(run) == {}
 
 
-def test_gradients_accumulated_on_top_of_used_ones_are_refused():
+def test_gradients_accumulated_on_top_of_used_ones_are_held():
     run = Run()
     run.backward()
     run.optimizer.step()
     run.backward()
-    refused(run)
+    assert held(run) == BOTH
 
 
-def test_new_gradients_after_used_ones_are_refused():
+def test_new_gradients_after_used_ones_are_held():
     run = Run()
     for _ in range(5):
         run.optimizer.zero_grad()
         run.backward()
         run.optimizer.step()
-        run.state.capture()
+        assert held(run) == {}
         run.optimizer.zero_grad()
         gc.collect()
         run.backward()
-        refused(run)
+        assert held(run) == BOTH
 
 
-def test_gradients_set_to_zero_instead_of_none_are_refused():
+def test_gradients_set_to_zero_instead_of_none_are_held():
     run = Run()
     run.backward()
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=False)
-    refused(run)
+    assert held(run) == BOTH
 
 
 def test_a_step_of_one_optimizer_does_not_use_the_gradients_of_another():
@@ -82,46 +85,139 @@ def test_a_step_of_one_optimizer_does_not_use_the_gradients_of_another():
     run.state.add_optimizers({"other": second})
     run.backward()
     second.step()
-    refused(run)
+    assert held(run) == BOTH
     run.optimizer.step()
-    run.state.capture()
+    assert held(run) == {}
 
 
-def test_never_asks_for_no_gradients():
+def test_never_holds_none_and_always_all():
     run = Run(grads="never")
     run.backward()
-    run.state.capture()
+    assert held(run) == {}
+    run = Run(grads="always")
+    run.backward()
+    run.optimizer.step()
+    assert held(run) == BOTH
 
 
-def test_always_is_refused_until_gradients_can_be_stored():
-    with pytest.raises(InvalidInputError, match="can not be committed yet"):
-        TrainState(grads="always")
-
-
-def test_gradients_of_parameters_without_an_optimizer_are_said_once():
+def test_gradients_that_no_optimizer_can_answer_for_are_held():
     run = Run()
     extra = nn.Linear(1, 1)
     run.state.add_models({"extra": extra})
     extra(torch.ones(1)).backward()
-    assert any("2 parameters have gradients" in note for note in run.state.capture().notes)
-    assert not any("have gradients" in note for note in run.state.capture().notes)
-
-
-def test_gradients_without_any_optimizer_are_refused():
-    run = Run()
     run.backward()
-    for grads in ("auto", "never"):
-        state = TrainState(grads=grads)
-        state.add_models({"main": run.model})
-        if grads == "never":
-            state.capture()
-            continue
-        with pytest.raises(InvalidInputError, match="2 parameters have gradients") as caught:
-            state.capture()
-        assert caught.value.code == "gradients-in-flight"
-        assert 'grads="never"' in caught.value.hint
-    run.optimizer.zero_grad()
-    state.capture()
+    run.optimizer.step()
+    assert held(run) == {"extra": ["bias", "weight"]}
+    state = TrainState()
+    state.add_models({"main": run.model})
+    assert list(state.capture().sections["grads"]["main"]["tensors"]) == ["weight", "bias"]
+
+
+def test_a_gradient_that_one_of_two_optimizers_has_not_used_is_held():
+    for first in (True, False):
+        run = Run()
+        second = optim.SGD(run.model.parameters(), lr=0.1)
+        run.state.add_optimizers({"a" if first else "z": second})
+        run.backward()
+        run.optimizer.step()
+        assert held(run) == BOTH
+
+
+@pytest.mark.parametrize("grads", ["auto", "always"])
+def test_a_gradient_in_flight_of_a_parameter_without_model_is_refused_by_name(grads):
+    run = Run(grads=grads)
+    loose = nn.Parameter(torch.ones(2))
+    run.optimizer.add_param_group({"params": [loose]})
+    run.state.capture()
+    loose.sum().backward()
+    with pytest.raises(InvalidInputError, match="main/1/0") as caught:
+        run.state.capture()
+    assert caught.value.code == "gradients-in-flight"
+    assert "attach the model" in caught.value.hint
+
+
+def test_a_sparse_gradient_is_refused_with_its_path():
+    state = TrainState()
+    model = nn.Embedding(4, 2, sparse=True)
+    state.add_models({"main": model})
+    model(torch.tensor([1])).sum().backward()
+    with pytest.raises(InvalidInputError, match="grads/main/tensors/weight"):
+        state.capture()
+
+
+def test_gradients_come_back_bit_for_bit_and_are_accumulated_upon(carry, put_back):
+    run, other = Run(), Run()
+    run.backward()
+    run.model.weight.grad[0, 0] = torch.tensor(0x7FC12345, dtype=torch.int32).view(torch.float32)
+    run.model.weight.grad[0, 1] = -0.0
+    carried = carry(run.state.capture())
+    put_back(other.state, carried)
+    assert other.model.weight.grad is not run.model.weight.grad
+    for mine, theirs in zip(run.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(mine.grad.view(torch.int32), theirs.grad.view(torch.int32))
+    assert held(other) == BOTH
+    assert carry(other.state.capture()).root == carried.root
+    for each in (run, other):
+        torch.manual_seed(1)
+        each.backward()
+        each.optimizer.step()
+    assert torch.equal(run.model.bias, other.model.bias)
+    assert held(other) == {}
+
+
+def test_only_the_parameters_with_a_gradient_have_one_after_a_restore(carry, put_back):
+    run = Run()
+    run.model.bias.sum().backward()
+    assert held(run) == {"main": ["bias"]}
+    carried = carry(run.state.capture())
+    run.backward()
+    put_back(run.state, carried)
+    assert run.model.weight.grad is None
+    assert torch.equal(run.model.bias.grad, torch.ones(2))
+
+
+def test_a_tied_parameter_has_one_gradient(carry, put_back):
+    model = nn.ModuleDict({"a": nn.Linear(2, 2, bias=False), "b": nn.Linear(2, 2, bias=False)})
+    model["b"].weight = model["a"].weight
+    state = TrainState()
+    state.add_models({"main": model})
+    model["b"](torch.ones(2)).sum().backward()
+    captured = state.capture()
+    assert list(captured.sections["grads"]["main"]["tensors"]) == ["a.weight"]
+    carried = carry(captured)
+    model["a"].weight.grad = None
+    put_back(state, carried)
+    assert torch.equal(model["b"].weight.grad, torch.ones(2, 2))
+
+
+def test_two_parameters_that_share_a_gradient_share_it_again(carry, put_back):
+    model = nn.ParameterList([torch.zeros(3), torch.zeros(3)])
+    state = TrainState()
+    state.add_models({"main": model})
+    model[0].grad = model[1].grad = torch.tensor([1.0, 2.0, 3.0])
+    carried = carry(state.capture())
+    model[0].grad = model[1].grad = None
+    put_back(state, carried)
+    assert model[0].grad is model[1].grad
+    assert model[0].grad.tolist() == [1, 2, 3]
+
+
+def test_a_gradient_of_another_shape_is_a_mismatch_and_nothing_is_touched(carry, put_back):
+    run, other = Run(), Run()
+    run.backward()
+    carried = carry(run.state.capture())
+    mapping = carried.component("grads", "main")
+    mapping["tensors"]["bias"], mapping["tensors"]["nobody"] = mapping["tensors"]["weight"], mapping["tensors"]["bias"]
+    before = other.model.weight.clone()
+
+    def component(section, name):
+        return mapping if section == "grads" else carried.component(section, name)
+
+    with pytest.raises(StateMismatchError, match=r"grads/main/bias: float32 \[2, 3\] in the commit") as caught:
+        other.state.plan(component, carried.available)
+    assert caught.value.unexpected == ["grads/main/nobody"]
+    assert other.model.weight.grad is None
+    assert torch.equal(other.model.weight, before)
 
 
 def test_a_restore_sets_every_gradient_to_none(carry, put_back):
@@ -130,9 +226,9 @@ def test_a_restore_sets_every_gradient_to_none(carry, put_back):
     run.backward()
     put_back(run.state, carried)
     assert run.model.weight.grad is None
-    run.state.capture()
+    assert held(run) == {}
     run.backward()
-    refused(run)
+    assert held(run) == BOTH
 
 
 def test_another_state_knows_what_the_last_step_used():
@@ -143,7 +239,7 @@ def test_another_state_knows_what_the_last_step_used():
     again = TrainState()
     again.add_models({"main": run.model})
     again.add_optimizers({"main": run.optimizer})
-    again.capture()
+    assert "grads" not in again.capture().sections
 
 
 def test_a_closed_state_watches_no_more():
