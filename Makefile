@@ -12,13 +12,13 @@ EXTENSION := python/gradient/_core.abi3.so
 RUST := Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml) $(shell find rust -path '*/src/*' -name '*.rs' 2>/dev/null)
 JOBS ?= 2
 
-.PHONY: help demo test crash develop check wheel bench deny fmt clean
+.PHONY: help demo test crash resume-matrix develop check wheel bench deny fmt clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
 	@echo
-	@echo "  PYTHON=...  the Python that .venv is made from (3.11 or newer)"
-	@echo "  TORCH=...   what to install as torch, e.g. TORCH='torch==2.6.0'; else the one your Python has, else the newest"
+	@echo "  PYTHON=...      the Python that .venv is made from (3.11 or newer)"
+	@echo "  TORCH=...       what to install as torch, e.g. TORCH='torch==2.6.0'; else the one your Python has, else the newest"
 
 demo: develop ## Kill a training run and resume it bit for bit (about 3 minutes, once it is built)
 	$(BIN)/python benches/demo/run.py
@@ -32,6 +32,9 @@ CRASH_STATES ?= 64
 
 crash: ## Crash whole repositories on a simulated disk, many more times than make test (an hour)
 	GRADIENT_CRASH_STATES=$(CRASH_STATES) cargo test --release -p gradient-testkit -- --nocapture
+
+resume-matrix: develop ## Kill every kind of run at every tick and resume it, 960 kills (15 minutes)
+	GRADIENT_RESUME_MATRIX=1 $(BIN)/python -m pytest -n $(JOBS) tests/training/test_resume_matrix.py
 
 develop: $(EXTENSION) ## Set up .venv with the release extension, editable
 	@:
