@@ -6,6 +6,7 @@ Every tick of two epochs is resumed from here, in this process; `test_resume_mat
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from recipe import TICKS_IN_EPOCH, Recipe, run_whole
 from gradient import GradientConfig, GradientEngine, InvalidInputError, Repo, StateMismatchError, resumable
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 LAST = 2 * TICKS_IN_EPOCH + 2
 
 
@@ -91,6 +93,19 @@ def test_a_restore_in_a_running_loop_gives_the_restored_batch_next(ws: Path) -> 
                 back = True
                 engine.resume("main@2")
     assert back
+
+
+def test_the_page_s_example_goes_on_where_it_stopped(elsewhere: Path) -> None:
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[0].replace("1000", "100")
+    steps = code.replace("step % 20", "step % 2")
+    names: dict[str, Any] = {}
+    exec(compile(steps.replace("loader.epoch < 3", "loader.epoch < 1"), str(PAGE), "exec"), names)
+    assert (names["step"], names["loader"].epoch) == (4, 1)
+    names = {}
+    exec(compile(steps, str(PAGE), "exec"), names)
+    # The commit at the last batch of the first epoch came before the end of that epoch.
+    assert (names["step"], names["loader"].epoch) == (12, 3)
+    assert names["engine"].commit(12).step == 12
 
 
 # What is said
