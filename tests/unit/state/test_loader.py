@@ -251,6 +251,17 @@ def test_a_loop_after_a_break_goes_on_behind_the_last_batch():
     assert rest(loader) == expected[1:]
 
 
+def test_an_epoch_that_has_begun_goes_on_with_the_generator_that_it_began_with():
+    loader = resumable(LOADERS["shuffle, own generator"]())
+    taken = iter(loader)
+    next(taken)
+    other = resumable(LOADERS["shuffle, own generator"]())
+    other.load_state_dict(loader.state_dict())
+    # As a script does at the top of its loop over the epochs.
+    other.generator.manual_seed(99)
+    assert [batch.tolist() for batch in other] == [batch.tolist() for batch in taken]
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_epoch_given_up_leaves_the_generator_where_the_last_batch_did(num_workers):
     def run(workers):
@@ -263,9 +274,11 @@ def test_an_epoch_given_up_leaves_the_generator_where_the_last_batch_did(num_wor
             if loader.batches == 2:
                 loader.end_epoch()
         assert (loader.epoch, loader.batches, len(seen)) == (2, 0, 2)
-        return seen, next(iter(loader)).tolist()
+        return [[row[0] for row in batch] for batch in [*seen, next(iter(loader)).tolist()]]
 
-    assert run(num_workers) == run(0)
+    generator = torch_generator()
+    first, second = (torch.randint(LENGTH, (32,), generator=generator).tolist() for _ in range(2))
+    assert run(num_workers) == [first[:3], first[3:6], second[:3]]
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}])
