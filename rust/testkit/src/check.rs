@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gradient_repo::{FsckLevel, FsckOptions, Progress, RepoError, Severity, fsck};
+use gradient_object::CommitId;
+use gradient_repo::{FsckLevel, FsckOptions, Progress, RefTable, RepoError, Severity, Target, fsck};
 use gradient_storage::sim::SimFs;
 use gradient_storage::{Folder, StorageError};
 
@@ -16,6 +17,22 @@ pub type Allowed = [Arc<Model>];
 
 /// Numbers of tensors that only a check commits.
 const CHECKED_TENSOR: u64 = 1 << 40;
+
+/// The refs of a disk; none while there is no repository.
+///
+/// # Errors
+/// A text for people: it does not open.
+pub fn refs_of(disk: &SimFs) -> Result<RefTable, String> {
+    match Process::open(disk) {
+        Ok(process) => process.repo.refs().map(|(table, _)| table).map_err(|error| error.to_string()),
+        Err(error) if is_absent(&error) => Ok(RefTable::new()),
+        Err(error) => Err(format!("it does not open: {error}")),
+    }
+}
+
+fn is_absent(error: &RepoError) -> bool {
+    matches!(error, RepoError::NotARepository { .. } | RepoError::Storage(StorageError::NotFound { .. }))
+}
 
 /// Checks a disk whose processes are dead.
 ///
@@ -63,9 +80,6 @@ pub fn check_live(disk: &SimFs, allowed: &Allowed) -> Result<Model, String> {
 
 /// Opens the repository; makes it if it may not have been made yet.
 fn open(disk: &SimFs, allowed: &Allowed) -> Result<Process, String> {
-    let is_absent = |error: &RepoError| {
-        matches!(error, RepoError::NotARepository { .. } | RepoError::Storage(StorageError::NotFound { .. }))
-    };
     match Process::open(disk) {
         Ok(process) => Ok(process),
         Err(error) if is_absent(&error) && allowed.iter().any(|model| !model.is_made) => {
@@ -100,23 +114,23 @@ fn restores(process: &Process, model: &Model) -> Result<(), String> {
 /// The next commit succeeds at once: on the line of main, with a chunk that is new and one that should be there.
 fn commit_next(process: &mut Process, model: &mut Model) -> Result<(), String> {
     let failed = |error: RepoError| format!("the next commit: {error}");
-    if model.world.table.contains_key("main") {
-        process
-            .perform(&Action::Resume("main".to_owned()), gradient_object::CommitId::from_bytes([0; 32]), 0)
-            .map_err(failed)?;
-    }
+    let nobody = CommitId::from_bytes([0; 32]);
+    let line = match model.world.table.get("main") {
+        Some(Target::Branch(_)) => Action::Resume("main".to_owned()),
+        Some(Target::Tag(_)) => Action::Line("checked".to_owned()),
+        None => Action::Line("main".to_owned()),
+    };
+    process.perform(&line, nobody, 0).map_err(failed)?;
     let known = model.newest.and_then(|newest| model.commits.get(&newest)?.tensors.first().copied());
-    let (parent, step) = (process.base, process.last.0 + 1_000_000);
+    let (branch, parent, step) = (process.branch.clone(), process.base, process.last.0 + 1_000_000);
     let tensors: Vec<u64> = known.into_iter().chain([CHECKED_TENSOR + step]).collect();
-    let performed = process
-        .perform(&Action::Commit(tensors.clone()), gradient_object::CommitId::from_bytes([0; 32]), step)
-        .map_err(failed)?;
+    let performed = process.perform(&Action::Commit(tensors.clone()), nobody, step).map_err(failed)?;
     let Performed::Commit(outcome) = performed else { return Err("the next commit made nothing".to_owned()) };
     if outcome.existing || !outcome.notices.is_empty() {
         return Err(format!("the next commit: {outcome:?}"));
     }
     let made = Made { parent, step, tensors };
-    model.commit(("main", true), outcome.commit, made).map_err(|refused| format!("the next commit: {refused:?}"))?;
+    model.commit((&branch, true), outcome.commit, made).map_err(|refused| format!("the next commit: {refused:?}"))?;
     Ok(())
 }
 

@@ -20,6 +20,36 @@ pub struct Scenario {
     leaves_half_a_pack: bool,
 }
 
+/// Every sequence of one and of two of twelve things that a process can do, after two commits, a branch and a tag.
+pub fn sequences() -> Vec<Scenario> {
+    let resume = Action::Resume(main());
+    let known = commit(&[2, 1]);
+    let twelve = [
+        commit(&[5, 1]),
+        known,
+        Action::Branch(name("new")),
+        Action::Rename(name("exp"), name("trial")),
+        Action::DeleteBranch(name("exp")),
+        Action::Tag(name("v2")),
+        Action::DeleteTag(name("v1")),
+        Action::Undo,
+        Action::Redo,
+        Action::Checkout(Goto::Branch(name("exp"))),
+        Action::Maintain,
+        Action::Reopen,
+    ];
+    let setup = || one(vec![commit(&[1, 2]), commit(&[1, 3]), Action::Branch(name("exp")), Action::Tag(name("v1"))]);
+    let sequence = |actions: &[&Action]| {
+        let actions = [&resume].into_iter().chain(actions.iter().copied()).cloned().collect();
+        new("a sequence", setup(), one(actions))
+    };
+    let mut all: Vec<Scenario> = twelve.iter().map(|action| sequence(&[action])).collect();
+    all.extend(
+        twelve.iter().flat_map(|first| twelve.iter().map(|second| sequence(&[first, second])).collect::<Vec<_>>()),
+    );
+    all
+}
+
 impl Scenario {
     /// Makes the disk that the scenario begins with, and the model of what is on it.
     ///
@@ -48,6 +78,14 @@ impl Scenario {
     /// A text for people: the repository and the model differ, or something failed.
     pub fn record(&self) -> Result<Session, String> {
         let (disk, model) = self.prepare()?;
+        self.record_on(disk, model)
+    }
+
+    /// Plays the scenario on a disk that was prepared.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn record_on(&self, disk: SimFs, model: Model) -> Result<Session, String> {
         let mut session = Session::new(disk, model, 1000);
         for play in &self.moves {
             session.play(play)?.map_err(|error| format!("{play:?}: {error}"))?;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gradient_object::CommitId;
-use gradient_repo::RepoError;
+use gradient_repo::{RefTable, RepoError};
 use gradient_storage::sim::{Call, CallKind, SimFs};
 
 use crate::model::{Made, Model, Refused, World};
@@ -44,9 +44,12 @@ pub struct Session {
     before: Vec<Arc<Model>>,
     processes: Vec<Option<Process>>,
     step: u64,
+    /// What failed, and may have been done all the same.
+    failed: Option<Box<Done>>,
 }
 
 /// What was done, and what it began from.
+#[derive(Debug)]
 struct Done {
     action: Action,
     /// Where the line of commits stood: branch, newest commit, whether it was fresh, the step and tensors of its last.
@@ -66,7 +69,7 @@ impl Session {
     pub fn new(disk: SimFs, model: Model, step: u64) -> Self {
         let before = Arc::new(model.clone());
         let moments = vec![Moment { began: 0, acknowledged: 0, model: before }];
-        Self { disk, model, moments, before: Vec::new(), processes: Vec::new(), step }
+        Self { disk, model, moments, before: Vec::new(), processes: Vec::new(), step, failed: None }
     }
 
     /// Begins on a disk that a killed process left: what it shows may be lost again until somebody acknowledges it.
@@ -166,9 +169,14 @@ impl Session {
         let mut all = vec![act(process, action.clone(), newest, step, &disk)];
         if let Some((other, meanwhile)) = beside {
             let first = meanwhile.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let (process, first) = first.ok_or_else(|| format!("nothing happened during {action:?}"))?;
-            self.processes[other] = Some(process);
-            all.insert(0, first);
+            match first {
+                Some((process, first)) => {
+                    self.processes[other] = Some(process);
+                    all.insert(0, first);
+                }
+                None if all[0].outcome.is_err() => self.disk.undisturbed(),
+                None => return Err(format!("nothing happened during {action:?}")),
+            }
         }
         for done in all {
             let acknowledged = done.at;
@@ -205,13 +213,25 @@ impl Session {
                 };
             }
             Ok(Performed::Done) => None,
-            Err(error) => match Refused::of(&error) {
-                Some(refused) => Some(refused),
-                None => return Ok(Err(error)),
-            },
+            Err(error) => {
+                let refused = Refused::of(&error);
+                if refused.is_none() {
+                    let line = (branch, base, first, (last_step, last));
+                    let outcome = Ok(Performed::Done);
+                    self.failed = Some(Box::new(Done { action, line, newest, step, at: 0, outcome }));
+                    return Ok(Err(error));
+                }
+                refused
+            }
         };
         let mut model = self.model.clone();
-        let expected = model.apply(&action, newest).err();
+        let expected = match &action {
+            Action::Commit(_) | Action::Again if refused.is_some() => {
+                let made = Made { parent: base, step, tensors: last };
+                model.commit((&branch, first), NOBODY, made).err()
+            }
+            _ => model.apply(&action, newest).err(),
+        };
         if expected != refused {
             return Err(format!("{action:?}: refused as {refused:?}, and not as {expected:?}"));
         }
@@ -224,6 +244,34 @@ impl Session {
     fn acknowledge(&mut self, began: usize) {
         let (acknowledged, model) = (self.disk.num_changes(), Arc::new(self.model.clone()));
         self.moments.push(Moment { began, acknowledged, model });
+    }
+
+    /// Returns the states that may be found after a call has failed: as if it had done nothing, and as if it had done
+    /// all. `found` is the table of refs as it is.
+    pub fn allowed_after_failure(&self, found: &RefTable) -> Vec<Arc<Model>> {
+        let mut allowed = vec![Arc::new(self.model.clone())];
+        let Some(failed) = &self.failed else { return allowed };
+        let Done { action, line: (branch, base, first, (last_step, last)), newest, step, .. } = &**failed;
+        let (step, tensors) = match action {
+            Action::Commit(tensors) => (*step, tensors.clone()),
+            Action::Again => (*last_step, last.clone()),
+            _ => {
+                let mut model = self.model.clone();
+                if model.apply(action, *newest).is_ok() {
+                    allowed.push(Arc::new(model));
+                }
+                return allowed;
+            }
+        };
+        // The id of a commit that failed is known only if a branch has it.
+        for id in found.values().map(|target| target.commit()).filter(|id| !self.model.commits.contains_key(id)) {
+            let mut model = self.model.clone();
+            let made = Made { parent: *base, step, tensors: tensors.clone() };
+            if model.commit((branch, *first), id, made).is_ok() {
+                allowed.push(Arc::new(model));
+            }
+        }
+        allowed
     }
 
     fn newest(&self) -> CommitId {

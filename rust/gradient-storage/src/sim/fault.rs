@@ -141,7 +141,7 @@ impl Failure {
 /// A call that fails, and whether the ones after it do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Number of the call, from 0.
+    /// Number of the call, from 0. One that can not fail so is let through, and the next one fails.
     pub at: usize,
     /// How it fails.
     pub failure: Failure,

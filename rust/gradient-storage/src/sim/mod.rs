@@ -35,7 +35,10 @@ pub use self::random::Random;
 pub use rustix::io::Errno as SimErrno;
 
 /// After so many calls faults end, so that a caller that tries for ever is told from one that hangs the tests.
-const CALLS_MAX: usize = 200_000;
+const CALLS_MAX: usize = 2_000_000;
+
+/// So many calls are kept in the record.
+const CALLS_RECORDED_MAX: usize = 50_000;
 
 /// A disk in memory. Clones are further ways to the same disk.
 #[derive(Clone, Debug)]
@@ -56,16 +59,19 @@ struct Machine {
     start: Disk,
     changes: Vec<Change>,
     calls: Vec<Call>,
+    num_calls: usize,
     fault: Option<Fault>,
     num_failures: usize,
     canary: Option<Canary>,
     has_rename_no_replace: bool,
     interruption: Option<Interruption>,
+    /// Whoever interrupts is spared by the fault.
+    is_interrupted: bool,
 }
 
 impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Machine({} calls, {} changes)", self.calls.len(), self.changes.len())
+        write!(f, "Machine({} calls, {} changes)", self.num_calls, self.changes.len())
     }
 }
 
@@ -91,11 +97,13 @@ impl SimFs {
             start,
             changes,
             calls: Vec::new(),
+            num_calls: 0,
             fault: None,
             num_failures: 0,
             canary: None,
             has_rename_no_replace: true,
             interruption: None,
+            is_interrupted: false,
         };
         Self { machine: Arc::new(Mutex::new(machine)) }
     }
@@ -106,6 +114,7 @@ impl SimFs {
         machine.start = machine.live.clone();
         machine.changes.clear();
         machine.calls.clear();
+        machine.num_calls = 0;
     }
 
     /// Returns the number of changes in the record.
@@ -113,7 +122,7 @@ impl SimFs {
         self.lock().changes.len()
     }
 
-    /// Returns every call of the record.
+    /// Returns the calls of the record, the first 50,000.
     pub fn calls(&self) -> Vec<Call> {
         self.lock().calls.clone()
     }
@@ -147,7 +156,7 @@ impl SimFs {
 
     /// Says whether somebody made more calls than anybody has a reason to.
     pub fn is_runaway(&self) -> bool {
-        self.lock().calls.len() > CALLS_MAX
+        self.lock().num_calls > CALLS_MAX
     }
 
     /// Breaks a rule.
@@ -160,10 +169,16 @@ impl SimFs {
         self.lock().has_rename_no_replace = false;
     }
 
-    /// Does something else before the next call that `is_here` names, as another process might.
+    /// Does something else before the next call that `is_here` names, as another process might. No fault hits it.
     pub fn before(&self, is_here: impl Fn(&Call) -> bool + Send + 'static, action: impl FnOnce() + Send + 'static) {
         let interruption = Interruption { is_here: Box::new(is_here), action: Box::new(action) };
         self.lock().interruption = Some(interruption);
+    }
+
+    /// Forgets what was to be done before a call that did not come.
+    pub fn undisturbed(&self) {
+        let interruption = self.lock().interruption.take();
+        drop(interruption);
     }
 
     /// Returns the names and bytes of the files in a folder; none if there is no such folder.

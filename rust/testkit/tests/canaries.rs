@@ -1,0 +1,120 @@
+//! Row 15 of `reliability.md`: with a rule broken on purpose, the row that guards it must turn red.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gradient_object::ChunkId;
+use gradient_odb::{ObjectName, canary};
+use gradient_repo::{OperationKind, OperationLog, Published, Refs, Subject};
+use gradient_storage::sim::{Call, CallKind, Canary, Failure, Fault, SimErrno, SimFs};
+use gradient_storage::{Key, LocalStorage, Storage};
+use gradient_testkit::{
+    Action, DIR, Faulty, Model, Move, Process, Scenario, Session, Tally, check, content, explore, scenarios,
+};
+
+const WITHIN: Duration = Duration::from_secs(30);
+
+fn scenario(name: &str) -> Scenario {
+    scenarios().into_iter().find(|scenario| scenario.name == name).expect("there is such a scenario")
+}
+
+/// Row 1 on one scenario.
+fn crashes(canary: Option<Canary>) -> Result<(), String> {
+    let scenario = scenario("second commit");
+    let (disk, model) = scenario.prepare()?;
+    disk.set_canary(canary);
+    explore(&scenario.record_on(disk, model)?, 0, 9, &Tally::default())
+}
+
+#[test]
+fn a_folder_that_is_not_synced_turns_row_1_red() {
+    let start = Instant::now();
+    assert_eq!(crashes(None), Ok(()));
+    let error = crashes(Some(Canary::SkipFolderSync)).expect_err("an acknowledged commit is lost");
+    assert!(error.contains("refs are"), "{error}");
+    assert!(start.elapsed() < WITHIN);
+}
+
+#[test]
+fn an_operation_before_its_pack_turns_row_1_red() {
+    let start = Instant::now();
+    let error = crashes(Some(Canary::PublishBeforeSync)).expect_err("packs are torn");
+    assert!(error.contains("pack"), "{error}");
+    assert!(start.elapsed() < WITHIN);
+}
+
+/// Row 6 on one scenario: the disk is full from some call on.
+fn full_disk(canary: Option<Canary>) -> Result<(), String> {
+    let mut ready = Faulty::new(&scenario("second commit"), true)?;
+    ready.canary = canary;
+    for at in 0..ready.calls.len() {
+        ready.play(Fault { at, failure: Failure::Error(SimErrno::NOSPC), lasts: false })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_that_is_ignored_turns_row_6_red() {
+    let start = Instant::now();
+    assert_eq!(full_disk(None), Ok(()));
+    let error = full_disk(Some(Canary::IgnoreFullDisk)).expect_err("bytes are missing");
+    assert!(!error.is_empty());
+    assert!(start.elapsed() < WITHIN);
+}
+
+fn play(session: &mut Session, action: Action) -> Result<(), String> {
+    session.play(&Move { who: 0, action, meanwhile: None })?.map_err(|error| error.to_string())
+}
+
+/// A collector: condemns the pack that holds a chunk, and deletes it.
+fn collect(disk: &SimFs, chunk: ChunkId) -> Result<(), Box<dyn std::error::Error>> {
+    let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open_on(disk.clone(), Path::new(DIR))?);
+    let pack = Process::open(disk)?.repo.odb().find_pack(&ObjectName::from(chunk)).ok_or("no such chunk")?;
+    let log = OperationLog::new(Arc::clone(&storage));
+    let head = log.head()?.ok_or("no head")?;
+    let mut operation = head.operation.clone();
+    (operation.n, operation.previous) = (head.operation.n + 1, Some(head.id));
+    (operation.kind, operation.subject) = (OperationKind::Condemn, Subject::None);
+    operation.refs = Refs::Whole(head.table.clone());
+    operation.condemned = vec![pack];
+    assert!(matches!(log.publish(Some(&head), operation)?, Published::Done(_)));
+    storage.move_to_trash(&Key::pack(pack.as_bytes()))?;
+    Ok(storage.delete(&Key::trash_pack(pack.as_bytes()))?)
+}
+
+/// A commit relies on a chunk of a pack that nobody needs; before it publishes, a collector takes the pack away.
+fn commit_beside_a_collector(skip_look_again: bool) -> Result<(), String> {
+    const CHUNK: u64 = 77;
+    let mut session = Session::new(SimFs::new(), Model::default(), 1);
+    play(&mut session, Action::Commit(vec![1]))?;
+    let (model, before) = (session.model.clone(), session.disk.num_changes());
+    play(&mut session, Action::Commit(vec![CHUNK]))?;
+    // A process that was killed between its pack and its operation left a pack that no ref needs.
+    let publishes = |call: &Call| call.kind == CallKind::RenameNoReplace && call.path.starts_with("ops/0");
+    let calls = session.disk.calls();
+    let operation = calls.iter().find(|call| call.changes_before > before && publishes(call)).ok_or("no operation")?;
+    let disk = session.disk.kill(operation.changes_before);
+    gradient_testkit::bury(&disk);
+    disk.settle();
+
+    let mut session = Session::new(disk, model, 100);
+    play(&mut session, Action::Resume("main".to_owned()))?;
+    let (other, chunk) = (session.disk.clone(), ChunkId::of(&content(CHUNK)));
+    session.disk.before(publishes, move || collect(&other, chunk).expect("the collector fails"));
+    canary::skip_look_again(skip_look_again);
+    let committed = play(&mut session, Action::Commit(vec![CHUNK, 5]));
+    canary::skip_look_again(false);
+    committed?;
+    session.stop();
+    check(&session.disk, &[session.model.clone().into()])
+}
+
+#[test]
+fn no_second_look_after_a_condemnation_turns_the_race_with_a_collector_red() {
+    let start = Instant::now();
+    assert_eq!(commit_beside_a_collector(false), Ok(()));
+    let error = commit_beside_a_collector(true).expect_err("a chunk is gone");
+    assert!(error.contains("is not in this repository"), "{error}");
+    assert!(start.elapsed() < WITHIN);
+}
