@@ -91,7 +91,7 @@ def test_a_loader_with_other_settings_is_a_mismatch_before_anything_is_touched(c
     next(iter(loader))
     carried = carry(with_loader(loader).capture())
     other = resumable(DataLoader(list(range(21)), batch_size=4, drop_last=True), seed=1)
-    with pytest.raises(StateMismatchError) as caught:
+    with pytest.raises(StateMismatchError, match="nothing was touched\n  data/main: seed 0") as caught:
         put_back(with_loader(other), carried)
     assert [line.rpartition(": ")[2] for line in caught.value.changed] == [
         "seed 0 in the commit, 1 here",

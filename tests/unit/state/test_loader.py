@@ -262,6 +262,19 @@ def test_an_epoch_that_has_begun_goes_on_with_the_generator_that_it_began_with()
     assert [batch.tolist() for batch in other] == [batch.tolist() for batch in taken]
 
 
+@pytest.mark.parametrize("taken", [0, 1])
+def test_a_sampler_that_was_told_an_epoch_is_told_it_again(taken):
+    loader = resumable(LOADERS["told the epoch"]())
+    loader.sampler.set_epoch(3)
+    batches = iter(loader)
+    for _ in range(taken):
+        next(batches)
+    other = resumable(LOADERS["told the epoch"]())
+    other.load_state_dict(loader.state_dict())
+    assert [batch.tolist() for batch in other] == [batch.tolist() for batch in batches]
+    assert other.sampler.epoch == 3
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_epoch_given_up_leaves_the_generator_where_the_last_batch_did(num_workers):
     def run(workers):
@@ -320,12 +333,15 @@ def test_an_item_that_can_not_be_loaded_is_not_skipped():
     dataset = Flaky()
     loader = resumable(DataLoader(dataset, BATCH))
     before = global_states()
-    with pytest.raises(OSError, match="gone"):
-        rest(loader)
+    taken = iter(loader)
+    next(taken)
+    for _ in range(2):
+        with pytest.raises(OSError, match="gone"):
+            next(taken)
     assert global_states() == before
     assert loader.batches == 1
     dataset.broken = False
-    assert [batch for _, _, batch in rest(loader, 1)] == [
+    assert [batch.tolist() for batch in taken] == [
         batch for _, _, batch in rest(resumable(DataLoader(Noisy(), BATCH)), 1)[1:]
     ]
 
@@ -337,6 +353,11 @@ def test_a_collate_function_that_draws_gives_the_same_from_workers():
     before = global_states()
     assert run(0) == run(2)
     assert global_states() == before
+
+
+def test_what_a_collate_function_draws_does_not_depend_on_what_the_items_drew():
+    plain, noisy = (DataLoader(data, BATCH, collate_fn=lambda _: torch.rand(())) for data in (range(LENGTH), Noisy()))
+    assert rest(resumable(plain)) == rest(resumable(noisy))
 
 
 def jumbled(items):
