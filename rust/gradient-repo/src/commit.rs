@@ -93,14 +93,16 @@ impl Repository {
         check_name(&request.branch, "branch")?;
         let mut state = self.lock_for_writing()?;
         state.lease.begin();
-        let outcome = self.commit_locked(&mut state, request, progress);
-        state.lease.end();
-        let mut outcome = outcome?;
-        state.commits_since_upkeep += 1;
-        if let Err(error) = self.upkeep(&mut state, false) {
-            outcome.notices.push(format!("upkeep failed and will be tried again: {error}"));
+        let mut outcome = self.commit_locked(&mut state, request, progress);
+        if let Ok(outcome) = &mut outcome {
+            state.commits_since_upkeep += 1;
+            if let Err(error) = self.upkeep(&mut state, false) {
+                outcome.notices.push(format!("upkeep failed and will be tried again: {error}"));
+            }
         }
-        Ok(outcome)
+        // Not before: what a merge writes lies in tmp/ as well.
+        state.lease.end();
+        outcome
     }
 
     fn commit_locked(

@@ -130,7 +130,7 @@ impl LeaseKeeper {
     pub(crate) fn new(storage: Arc<dyn Storage>, nonce: [u8; 16]) -> Self {
         let pid = std::process::id();
         let lease = Lease {
-            host: format!("{} {}", host(), process_namespace()),
+            host: format!("{} {} {}", host(), read_line("/etc/machine-id"), process_namespace()),
             boot: read_line("/proc/sys/kernel/random/boot_id"),
             pid: pid.into(),
             started: process_start(pid.into()).unwrap_or(0),
@@ -172,6 +172,11 @@ impl LeaseKeeper {
             let thread = std::thread::Builder::new().name("gradient-lease".to_owned());
             self.beats = thread.spawn(move || heart.beat_until_the_end(every)).is_ok();
         }
+    }
+
+    /// Says whether there is a lease of this process: it has written to the repository.
+    pub(crate) fn is_written(&self) -> bool {
+        self.pid == std::process::id() && self.heart.pulse().written
     }
 
     /// Removes the lease; says whether there was one, and so a transaction.
@@ -316,6 +321,30 @@ impl Heart {
 fn nonce_of(name: &str) -> Option<[u8; 16]> {
     let is_lease = name.len() == 32 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     is_lease.then(|| u128::from_str_radix(name, 16).ok()).flatten().map(u128::to_be_bytes)
+}
+
+/// Says which other process of this machine keeps a lease, if one does: it may write at any moment.
+///
+/// # Errors
+/// Storage errors.
+pub(crate) fn alive_here(storage: &Arc<dyn Storage>) -> Result<Option<u64>> {
+    let keeper = LeaseKeeper::new(storage.clone(), crate::repository::random_id()?);
+    let here = keeper.heart.pulse().lease.clone();
+    for listed in storage.list(Folder::Leases)? {
+        let Some(nonce) = nonce_of(&listed.name) else { continue };
+        let file = match storage.read(&Key::lease(&nonce), LEASE_BYTES_MAX) {
+            Ok(file) => file,
+            Err(StorageError::NotFound { .. }) => continue,
+            Err(_) => Vec::new(),
+        };
+        if let Some(lease) = Lease::decode(&file).ok().filter(|lease| lease.nonce == nonce)
+            && lease.fate(&here) == Fate::Alive
+            && lease.pid != here.pid
+        {
+            return Ok(Some(lease.pid));
+        }
+    }
+    Ok(None)
 }
 
 /// Says what is wrong with a lease, if anything. One that is gone has ended.

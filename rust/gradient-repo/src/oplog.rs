@@ -26,6 +26,8 @@ pub(crate) const FOLD_AT: usize = 512;
 const LOOKS_MAX: u32 = 8;
 const OPERATION_BYTES_MAX: u64 = (64 << 20) + envelope::ENVELOPE_BYTES as u64;
 const FOLDED_BYTES_MAX: u64 = 1 << 30;
+/// The keys of an operation alone are longer.
+const PAYLOAD_BYTES_MIN: usize = 64;
 
 /// The newest operation with the table of refs it stands for.
 #[derive(Clone, Debug)]
@@ -147,7 +149,7 @@ impl OperationLog {
             match self.read_file(n) {
                 Ok((operation, id)) if operation.previous == Some(state.id) => {
                     // Gone: operations were folded past here, and what was read may be what a writer that slept left.
-                    if !self.storage.exists(&Key::operation(state.operation.n))? {
+                    if !self.stands(state)? {
                         return Ok(self.jump(state)? || moved);
                     }
                     *state = self.after(state, operation, id)?;
@@ -159,7 +161,7 @@ impl OperationLog {
                 }
                 Err(RepoError::Storage(StorageError::NotFound { .. })) => {
                     // Behind a gap there may be operations that could not be read.
-                    if state.damaged.is_none() && self.storage.exists(&Key::operation(state.operation.n))? {
+                    if state.damaged.is_none() && self.stands(state)? {
                         return Ok(moved);
                     }
                     return Ok(self.jump(state)? || moved);
@@ -167,6 +169,17 @@ impl OperationLog {
                 Err(RepoError::Damaged { .. }) => return Ok(self.jump(state)? || moved),
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Says whether the operation of `state` still is the one of its number: not folded away, not moved aside by a
+    /// repair that published another in its place. One that has become unreadable is left to those who read it.
+    fn stands(&self, state: &HeadState) -> Result<bool> {
+        match self.read_file(state.operation.n) {
+            Ok((_, id)) => Ok(id == state.id),
+            Err(RepoError::Storage(StorageError::NotFound { .. })) => Ok(false),
+            Err(RepoError::Damaged { .. }) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 
@@ -241,6 +254,10 @@ impl OperationLog {
         let mut rest = raw.as_slice();
         while let Some((length, tail)) = rest.split_first_chunk::<8>() {
             let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged("a length is too large"))?;
+            // Shorter than any operation, or more than the name says: nothing to keep in memory.
+            if length < PAYLOAD_BYTES_MIN || payloads.len() as u64 >= m {
+                return Err(damaged("it does not hold the operations its name says"));
+            }
             let (payload, tail) =
                 tail.split_at_checked(length).ok_or_else(|| damaged("it ends inside an operation"))?;
             payloads.push(payload.to_vec());
@@ -266,7 +283,11 @@ impl OperationLog {
         for n in 1..=newest {
             let (operation, id) = match folded.get(&n) {
                 Some(payload) => (Operation::decode(payload, n, &file_name(n))?, OperationId::of(payload)),
-                None => self.read(n)?,
+                None => match self.read_file(n) {
+                    // Folded since the folder was listed.
+                    Err(RepoError::Storage(StorageError::NotFound { .. })) => self.read(n)?,
+                    read => read?,
+                },
             };
             let table = match &operation.refs {
                 Refs::Whole(table) => {
@@ -302,7 +323,7 @@ impl OperationLog {
             let whole = (operation.n, table.clone());
             return Ok(Published::Done(Box::new(HeadState { operation, id, table, whole, damaged: None })));
         };
-        if !self.storage.exists(&Key::operation(before.operation.n))? {
+        if !self.stands(before)? {
             // Operations were folded past us while we slept: what we wrote is below the floor and stands for nothing.
             match self.storage.delete(&key) {
                 Ok(()) | Err(StorageError::NotFound { .. }) => return Ok(Published::Lost),

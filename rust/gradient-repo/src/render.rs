@@ -46,10 +46,10 @@ pub fn render(
     format: LogFormat,
 ) -> String {
     let names = decorations(table, head);
-    let places: Vec<String> = rows.iter().zip(branches).map(|(row, branch)| place(row, branch.as_deref())).collect();
     if format.style == LogStyle::Json {
-        return json(rows, branches, &places, &names);
+        return json(rows, branches, &names);
     }
+    let places: Vec<String> = rows.iter().zip(branches).map(|(row, branch)| place(row, branch.as_deref())).collect();
     let mut text = String::with_capacity(rows.len() * 96);
     let mut graph = Graph::default();
     let step_width = places.iter().map(String::len).max().unwrap_or(0).min(40);
@@ -74,7 +74,12 @@ pub fn render(
 
 // A name that leads to the commit; where there is none, the step alone.
 fn place(row: &LogRow, branch: Option<&str>) -> String {
-    format!("{}@{}", branch.unwrap_or_default(), row.commit.step)
+    format!("{}@{}", branch.map(printable).unwrap_or_default(), row.commit.step)
+}
+
+// Names and messages may come from a stranger: nothing in them moves a terminal's cursor.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn line(
@@ -100,16 +105,15 @@ fn line(
         }
     }
     if let Some(names) = names {
-        let names = names.join(", ");
+        let names = printable(&names.join(", "));
         let _ = if format.color { write!(line, "  \x1b[36m({names})\x1b[0m") } else { write!(line, "  ({names})") };
     }
     let message = row.commit.message.lines().next().unwrap_or_default();
     if !message.is_empty() {
-        line.push_str("  ");
-        line.extend(message.chars().map(|c| if c.is_control() { '?' } else { c }));
+        let _ = write!(line, "  {}", printable(message));
     }
     if row.commit.mode != "exact" {
-        let _ = write!(line, "  [{}]", row.commit.mode);
+        let _ = write!(line, "  [{}]", printable(&row.commit.mode));
     }
 }
 
@@ -145,12 +149,7 @@ fn decorations(table: &RefTable, head: &Head) -> HashMap<CommitId, Vec<String>> 
     names
 }
 
-fn json(
-    rows: &[LogRow],
-    branches: &[Option<String>],
-    places: &[String],
-    names: &HashMap<CommitId, Vec<String>>,
-) -> String {
+fn json(rows: &[LogRow], branches: &[Option<String>], names: &HashMap<CommitId, Vec<String>>) -> String {
     let mut text = String::with_capacity(rows.len() * 400);
     text.push_str("{\"schema\":\"gradient.log/1\",\"commits\":[");
     for (at, row) in rows.iter().enumerate() {
@@ -168,7 +167,7 @@ fn json(
             text,
             "],\"ref\":{},\"branch\":{},\"step\":{},\"message\":{},\"time\":\"{}\",\"kind\":\"{kind}\",\"mode\":{},\
              \"added_bytes\":{},\"metrics\":{{",
-            branches[at].as_ref().map_or_else(|| "null".to_owned(), |_| string(&places[at])),
+            branches[at].as_ref().map_or_else(|| "null".to_owned(), |name| string(&format!("{name}@{}", commit.step))),
             string(&commit.branch),
             commit.step,
             string(&commit.message),

@@ -4,7 +4,7 @@
 //! |-----------------------------------------------|--------------------------------------------------------------------|
 //! | newest operations that can not be read        | moved aside; one new operation holds the table that they led to    |
 //! | a pack whose needed objects lie elsewhere too | condemned, then moved aside                                        |
-//! | a cache, a lease                              | moved aside; made anew when it is needed                           |
+//! | a cache                                       | moved aside; made anew when it is needed                           |
 //! | anything else                                 | left where it is, and named: it has to come from a copy            |
 
 use std::collections::{HashMap, HashSet};
@@ -18,9 +18,10 @@ use serde_json::json;
 use crate::clock::now_ns;
 use crate::error::{RepoError, Result};
 use crate::fsck::{Examined, Finding, FsckLevel, FsckOptions, Severity, examine};
+use crate::lease::{LeaseKeeper, alive_here};
 use crate::operation::{Head, Operation, OperationKind, RefTable, Refs, Subject, Target, changed};
 use crate::oplog::{HeadState, OperationLog, Published};
-use crate::repository::by;
+use crate::repository::{by, random_id};
 
 /// A file that is moved aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +41,9 @@ pub struct Repair {
     pub moves: Vec<Move>,
     /// Branches that go on to a commit which only a lost operation named: name, commit.
     pub rescued: Vec<(String, CommitId)>,
-    /// Commits that no operation names: their writer stopped before it published, or the operation is lost.
+    /// A new operation says where refs point, or which packs are condemned.
+    pub publishes: bool,
+    /// Commits that no readable operation names: their writer stopped before it published, or the operation is lost.
     pub unnamed: Vec<CommitId>,
     /// Errors that are left.
     pub left: Vec<Finding>,
@@ -48,47 +51,47 @@ pub struct Repair {
     pub log: Option<String>,
 }
 
-/// The new operation, if one is needed.
-struct Revision {
-    head: HeadState,
-    table: RefTable,
-    stands_on: Head,
-    condemned: Vec<PackId>,
-}
-
 /// Plans a repair of the repository in `storage`, and carries it out if `apply`.
+///
+/// A repair that was cut off is finished by the next one: what it was going to publish lies in `lost+found/` before
+/// anything is moved.
 ///
 /// # Errors
 /// - [`RepoError::Damaged`]: no operation can be read, or `format` is damaged; nothing was done.
+/// - [`RepoError::Invalid`]: another process of this machine writes to the repository; nothing was done.
+/// - [`RepoError::Busy`]: somebody published meanwhile. What was moved lies in `lost+found/`.
 /// - As [`fsck`](crate::fsck).
 pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> Result<Repair> {
     crate::format_file::FormatFile::read(&**storage)?.check_writable()?;
-    let examined = examine(storage, FsckOptions { level: FsckLevel::Full, sample_percent: 0.0 }, progress)?;
+    if apply && let Some(pid) = alive_here(storage)? {
+        let message = format!("process {pid} has the repository open for writing");
+        return Err(RepoError::invalid(message, "end it, then repeat gradient repair --apply"));
+    }
     let log = OperationLog::new(Arc::clone(storage));
-    let Some(head) = log.head()? else {
-        return Err(RepoError::Damaged { file: "ops".into(), reason: "there is no operation".into() });
-    };
-    let mut plan = Repair::default();
+    let head = readable_head(&log)?;
+    let examined = examine(storage, FsckOptions { level: FsckLevel::Full, sample_percent: 0.0 }, progress)?;
+    let rows = examined.odb.commits()?;
+    let mut plan = Repair { unnamed: unnamed(&rows, &examined)?, ..Repair::default() };
     let (mut table, mut stands_on) = (head.table.clone(), head.operation.head.clone());
     let mut keys = Vec::new();
     if let Some(damaged) = &head.damaged {
         let newer: Vec<u64> = log.names()?.numbers.into_iter().filter(|n| *n > head.operation.n).rev().collect();
-        (table, stands_on) = newest_table(&log, &newer, &head)?;
+        let newest = newest_table(&log, &newer, &head)?;
+        (table, stands_on) = (newest.table, newest.head);
+        plan.rescued = advance(&mut table, &rows, &plan.unnamed, newest.num_lost)?;
         for n in &newer {
             let why = format!("{} is damaged: {}", damaged.file, damaged.reason);
             keys.push(Key::operation(*n));
             plan.moves.push(Move { file: Key::operation(*n).to_string(), why, to: None });
         }
     }
-    let rows = examined.odb.commits()?;
-    plan.unnamed = unnamed(&rows, &examined)?;
-    if head.damaged.is_some() {
-        plan.rescued = advance(&mut table, &rows, &plan.unnamed)?;
-        plan.unnamed.retain(|id| !plan.rescued.iter().any(|(_, rescued)| rescued == id));
+    if let Some(cut_off) = unfinished(&**storage, &head)? {
+        (table, stands_on) = cut_off;
     }
+    plan.unnamed.retain(|id| !plan.rescued.iter().any(|(_, rescued)| rescued == id));
     let num_operations = keys.len();
     // What rescued commits need is not counted yet: their packs are looked at by the next repair.
-    let packs = if head.damaged.is_some() { Vec::new() } else { spare_packs(&examined) };
+    let packs = if table == head.table { spare_packs(&examined, &head) } else { Vec::new() };
     for pack in &packs {
         keys.push(pack.key());
         let why = "it is damaged, and everything that is needed of it lies in other packs".to_owned();
@@ -107,32 +110,57 @@ pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> R
             && head.damaged.as_ref().is_none_or(|damaged| damaged.file != finding.file)
     };
     plan.left = examined.report.findings.iter().filter(is_left).cloned().collect();
-    if !apply || keys.is_empty() {
+    let is_new = table != head.table || stands_on != head.operation.head || !packs.is_empty();
+    plan.publishes = is_new;
+    if !apply || (keys.is_empty() && !is_new) {
         return Ok(plan);
     }
-    let is_new = table != head.table || stands_on != head.operation.head || !packs.is_empty();
-    let revision = is_new.then_some(Revision { head, table, stands_on, condemned: packs });
-    carry_out(&**storage, &log, &mut plan, &keys, num_operations, revision)?;
-    Ok(plan)
+    let again = readable_head(&log)?;
+    if again.id != head.id || again.damaged != head.damaged {
+        return Err(RepoError::Busy { attempts: 1 });
+    }
+    let operation = is_new.then(|| revision(&head, table, stands_on, &packs, num_operations));
+    let mut lease = LeaseKeeper::new(Arc::clone(storage), random_id()?);
+    lease.begin();
+    let outcome = carry_out(&**storage, &log, &mut plan, &keys, num_operations, head, operation);
+    lease.release();
+    outcome.map(|()| plan)
+}
+
+fn readable_head(log: &OperationLog) -> Result<HeadState> {
+    let none = || RepoError::Damaged { file: "ops".into(), reason: "there is no operation".into() };
+    log.head()?.ok_or_else(none)
+}
+
+/// The refs that operations which go lead to.
+struct Newest {
+    table: RefTable,
+    head: Head,
+    /// Operations of which nothing is known.
+    num_lost: usize,
 }
 
 /// The table that the newest of the operations that go leads to, as far as it can be told: changes since a table that is
 /// lost are applied to the one before it.
-fn newest_table(log: &OperationLog, newest_first: &[u64], head: &HeadState) -> Result<(RefTable, Head)> {
-    for n in newest_first {
+fn newest_table(log: &OperationLog, newest_first: &[u64], head: &HeadState) -> Result<Newest> {
+    let newest_number = newest_first.first().copied().unwrap_or(head.operation.n);
+    let num_all = usize::try_from(newest_number - head.operation.n).unwrap_or(usize::MAX);
+    let mut newest = Newest { table: head.table.clone(), head: head.operation.head.clone(), num_lost: num_all };
+    for n in newest_first.iter().rev() {
         match log.read_file(*n) {
             Ok((operation, _)) => {
-                let table = match operation.refs {
+                newest.table = match operation.refs {
                     Refs::Whole(table) => table,
                     Refs::Changes { changes, .. } => changed(&head.table, &changes),
                 };
-                return Ok((table, operation.head));
+                newest.head = operation.head;
+                newest.num_lost -= 1;
             }
             Err(RepoError::Damaged { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok((head.table.clone(), head.operation.head.clone()))
+    Ok(newest)
 }
 
 /// Commits that are stored, and neither named by an operation nor needed by one that is.
@@ -147,8 +175,14 @@ fn unnamed(rows: &CommitRows, examined: &Examined) -> Result<Vec<CommitId>> {
     Ok(unnamed.into_iter().map(|(_, id)| id).collect())
 }
 
-/// Moves each branch on along the one commit that was made on it next, as long as there is exactly one.
-fn advance(table: &mut RefTable, rows: &CommitRows, unnamed: &[CommitId]) -> Result<Vec<(String, CommitId)>> {
+/// Moves each branch on along the one commit that was made on it next, as long as there is exactly one and an operation
+/// was lost that may have named it.
+fn advance(
+    table: &mut RefTable,
+    rows: &CommitRows,
+    unnamed: &[CommitId],
+    num_lost: usize,
+) -> Result<Vec<(String, CommitId)>> {
     let mut children: HashMap<(String, CommitId), Vec<CommitId>> = HashMap::new();
     for id in unnamed {
         if let Some(commit) = rows.get(id)?
@@ -159,7 +193,8 @@ fn advance(table: &mut RefTable, rows: &CommitRows, unnamed: &[CommitId]) -> Res
     }
     let mut rescued = Vec::new();
     for (name, target) in table.iter_mut() {
-        while let Target::Branch(tip) = *target
+        while rescued.len() < num_lost
+            && let Target::Branch(tip) = *target
             && let Some([next]) = children.get(&(name.clone(), tip)).map(Vec::as_slice)
         {
             *target = Target::Branch(*next);
@@ -169,12 +204,13 @@ fn advance(table: &mut RefTable, rows: &CommitRows, unnamed: &[CommitId]) -> Res
     Ok(rescued)
 }
 
-/// Damaged packs that can go: of each needed object in them there is a good copy in a pack that stays.
-fn spare_packs(examined: &Examined) -> Vec<PackId> {
+/// Damaged packs that can go: of each needed object in them there is a good copy in a pack that stays. Condemned packs do
+/// not stay.
+fn spare_packs(examined: &Examined, head: &HeadState) -> Vec<PackId> {
     let is_all_there = examined.needed.iter().all(|name| examined.stored.good.contains_key(name));
     let mut going: Vec<PackId> = Vec::new();
     for (pack, objects) in &examined.stored.damaged {
-        let stays = |copy: &PackId| copy != pack && !going.contains(copy);
+        let stays = |copy: &PackId| copy != pack && !going.contains(copy) && !head.operation.condemned.contains(copy);
         let is_elsewhere =
             |name: &ObjectName| examined.stored.good.get(name).is_some_and(|copies| copies.iter().any(stays));
         let mut needed = objects.iter().filter(|name| examined.needed.contains(*name));
@@ -187,15 +223,28 @@ fn spare_packs(examined: &Examined) -> Vec<PackId> {
     going
 }
 
-/// The key of a cache or lease that was found damaged.
+/// The key of a cache that was found damaged. Leases go by themselves.
 fn movable(file: &str) -> Option<Key> {
-    let (folder, name) = file.split_once('/')?;
-    let folder = match folder {
-        "cache" => Folder::Cache,
-        "leases" => Folder::Leases,
-        _ => return None,
-    };
-    Key::new(folder, name).ok()
+    file.strip_prefix("cache/").and_then(|name| Key::cache(name).ok())
+}
+
+/// The operation that takes the place of those that went.
+fn revision(head: &HeadState, table: RefTable, stands_on: Head, packs: &[PackId], num_operations: usize) -> Operation {
+    let mut condemned: Vec<PackId> = head.operation.condemned.iter().chain(packs).copied().collect();
+    condemned.sort_unstable();
+    condemned.dedup();
+    Operation {
+        n: head.operation.n + 1,
+        previous: Some(head.id),
+        kind: OperationKind::Repair,
+        why: format!("moved aside: {num_operations} operations, {} packs", packs.len()),
+        subject: Subject::None,
+        time_ns: now_ns(),
+        by: by(),
+        head: stands_on,
+        refs: Refs::Whole(table),
+        condemned,
+    }
 }
 
 fn carry_out(
@@ -204,61 +253,66 @@ fn carry_out(
     plan: &mut Repair,
     keys: &[Key],
     num_operations: usize,
-    revision: Option<Revision>,
+    mut head: HeadState,
+    operation: Option<Operation>,
 ) -> Result<()> {
-    let time = now_ns();
-    let report = Key::new(Folder::LostFound, &format!("repair-{time}.json"))?;
-    write_report(storage, &report, plan)?;
+    let report = Key::new(Folder::LostFound, &format!("{REPORT}{}.json", now_ns()))?;
+    let pending = operation.as_ref().map(Operation::payload).transpose()?;
+    write_report(storage, &report, plan, pending.as_deref())?;
     plan.log = Some(report.to_string());
     let (operations, others) = keys.split_at(num_operations);
     let mut places = Vec::new();
     for key in operations {
-        places.push(storage.move_aside(key)?.to_string());
+        places.push(Some(storage.move_aside(key)?.to_string()));
     }
-    if let Some(revision) = revision {
-        publish(log, revision, operations.len())?;
+    // Writing the report again syncs the folder: what was moved is there before the log goes on without it.
+    write_report(storage, &report, plan, pending.as_deref())?;
+    if let Some(operation) = operation {
+        head.damaged = None;
+        if let Published::Lost = log.publish(Some(&head), operation)? {
+            return Err(RepoError::Busy { attempts: 1 });
+        }
     }
     for key in others {
-        places.push(storage.move_aside(key)?.to_string());
+        places.push(match storage.move_aside(key) {
+            Ok(place) => Some(place.to_string()),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error.into()),
+        });
     }
     for (step, place) in plan.moves.iter_mut().zip(places) {
-        step.to = Some(place);
+        step.to = place;
     }
-    write_report(storage, &report, plan)
+    write_report(storage, &report, plan, None)
 }
 
-fn publish(log: &OperationLog, revision: Revision, num_lost: usize) -> Result<()> {
-    let Revision { mut head, table, stands_on, condemned } = revision;
-    let mut all: Vec<PackId> = head.operation.condemned.iter().chain(&condemned).copied().collect();
-    all.sort_unstable();
-    all.dedup();
-    head.damaged = None;
-    let operation = Operation {
-        n: head.operation.n + 1,
-        previous: Some(head.id),
-        kind: OperationKind::Repair,
-        why: format!("{num_lost} unreadable operations and {} packs moved aside", condemned.len()),
-        subject: Subject::None,
-        time_ns: now_ns(),
-        by: by(),
-        head: stands_on,
-        refs: Refs::Whole(table),
-        condemned: all,
-    };
-    match log.publish(Some(&head), operation)? {
-        Published::Done(_) => Ok(()),
-        Published::Lost => Err(RepoError::invalid(
-            "another process wrote to the repository while it was repaired",
-            "stop what writes to it, then repeat gradient repair --apply",
-        )),
-    }
-}
+/// Begins the names of the reports in `lost+found/`.
+const REPORT: &str = "repair-";
+const REPORT_BYTES_MAX: u64 = 256 << 20;
 
-fn write_report(storage: &dyn Storage, key: &Key, plan: &Repair) -> Result<()> {
+/// Writes what is done, durably; `pending` is the payload of an operation that is not published yet.
+fn write_report(storage: &dyn Storage, key: &Key, plan: &Repair, pending: Option<&[u8]>) -> Result<()> {
     let moves: Vec<_> =
         plan.moves.iter().map(|step| json!({"file": step.file, "why": step.why, "to": step.to})).collect();
     let rescued: Vec<_> =
         plan.rescued.iter().map(|(name, id)| json!({"branch": name, "commit": id.to_hex()})).collect();
-    let text = json!({"schema": "gradient.repair-log/1", "moves": moves, "rescued": rescued}).to_string() + "\n";
-    Ok(storage.replace(key, text.as_bytes(), Durability::Synced)?)
+    let report = json!({"schema": "gradient.repair-log/1", "moves": moves, "rescued": rescued, "pending": pending});
+    Ok(storage.replace(key, (report.to_string() + "\n").as_bytes(), Durability::Synced)?)
+}
+
+/// The refs that a repair which was cut off was going to publish on this head.
+fn unfinished(storage: &dyn Storage, head: &HeadState) -> Result<Option<(RefTable, Head)>> {
+    for listed in storage.list(Folder::LostFound)?.iter().rev().filter(|file| file.name.starts_with(REPORT)) {
+        let bytes = storage.read(&Key::new(Folder::LostFound, &listed.name)?, REPORT_BYTES_MAX)?;
+        let Ok(report) = serde_json::from_slice::<serde_json::Value>(&bytes) else { continue };
+        let Ok(Some(payload)) = serde_json::from_value::<Option<Vec<u8>>>(report["pending"].clone()) else { continue };
+        let n = head.operation.n + 1;
+        let Ok(operation) = Operation::decode(&payload, n, &listed.name) else { continue };
+        if let Refs::Whole(table) = operation.refs
+            && operation.previous == Some(head.id)
+        {
+            return Ok(Some((table, operation.head)));
+        }
+    }
+    Ok(None)
 }

@@ -187,13 +187,16 @@ impl Repository {
             Err(error) => return Err(error),
         };
         state.closed = true;
-        let has_written = state.lease.release();
-        if has_written {
-            return Ok(self.odb.write_caches()?);
+        if !state.lease.is_written() {
+            // Who only read may not be allowed to write, and the next reader rebuilds what it needs.
+            self.odb.write_caches_if_stale().ok();
+            return Ok(());
         }
-        // Who only read may not be allowed to write, and the next reader rebuilds what it needs.
-        self.odb.write_caches_if_stale().ok();
-        Ok(())
+        // Under the lease: what is written lies in tmp/ first.
+        state.lease.begin();
+        let written = self.odb.write_caches();
+        state.lease.release();
+        Ok(written?)
     }
 
     pub(crate) fn lock(&self) -> Result<MutexGuard<'_, State>> {

@@ -37,7 +37,10 @@ impl Repository {
     /// Storage errors: nothing is lost by them.
     pub fn maintain(&self) -> Result<()> {
         let mut state = self.lock_for_writing()?;
-        self.upkeep(&mut state, true)
+        state.lease.begin();
+        let outcome = self.upkeep(&mut state, true);
+        state.lease.end();
+        outcome
     }
 
     pub(crate) fn upkeep(&self, state: &mut State, now: bool) -> Result<()> {
@@ -55,9 +58,10 @@ impl Repository {
             return Ok(());
         }
         self.merge_packs(state)?;
-        self.log.fold_from(state.head.operation.n, self.limits.fold_at)?;
+        // Damage of an old operation keeps it from being folded, and nothing else from being done.
+        let folded = self.log.fold_from(state.head.operation.n, self.limits.fold_at);
         self.odb.write_caches_if_stale()?;
-        Ok(())
+        folded.map(drop)
     }
 
     // One operation names the packs that a merged one replaces; then they move to the trash (rule G2).

@@ -6,19 +6,23 @@ use super::{FsckReport, Severity};
 use crate::error::Result;
 use crate::lease;
 
+/// Between two looks at a lease.
+const AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(20);
+
 pub(super) fn check(storage: &dyn Storage, report: &mut FsckReport) -> Result<()> {
     for (file, reason) in gradient_odb::damaged_caches(storage)? {
         report.add(Severity::Warning, file, format!("{reason}; it is rebuilt from the packs when it is needed"));
     }
     for listed in list(storage, Folder::Leases)? {
         let key = Key::new(Folder::Leases, &listed)?;
-        match lease::check(storage, &key) {
-            Ok(()) => {}
-            Err(reason) => report.add(
-                Severity::Warning,
-                format!("leases/{listed}"),
-                format!("{reason}; it is removed once nobody has written it for three minutes"),
-            ),
+        // It may be half written: looked at twice, a moment apart.
+        let checked = lease::check(storage, &key).or_else(|_| {
+            std::thread::sleep(AGAIN_AFTER);
+            lease::check(storage, &key)
+        });
+        if let Err(reason) = checked {
+            let what = format!("{reason}; it is removed once nobody has written it for three minutes");
+            report.add(Severity::Warning, format!("leases/{listed}"), what);
         }
     }
     for (folder, what) in [

@@ -50,13 +50,16 @@ fn next(odb: &Odb, seen: &BTreeSet<PackId>) -> Option<PackId> {
 
 fn take(pack: PackId, checked: &PackReport, stored: &mut Stored, report: &mut FsckReport) {
     let bad: HashSet<ObjectName> = checked.damage.iter().filter_map(|damage| damage.object).collect();
+    // Damage of no one object is that of a block, or of the pack: no tree or commit in it counts.
+    let has_bad_blocks = checked.damage.iter().any(|damage| damage.object.is_none());
+    let is_good = |name: &ObjectName| !(bad.contains(name) || (has_bad_blocks && name.kind != Kind::Chunk));
     for damage in &checked.damage {
         report.add_damage(damage);
     }
     if !checked.damage.is_empty() {
         stored.damaged.insert(pack, checked.objects.iter().map(|(name, _)| *name).collect());
     }
-    for (name, raw_len) in checked.objects.iter().filter(|(name, _)| !bad.contains(name)) {
+    for (name, raw_len) in checked.objects.iter().filter(|(name, _)| is_good(name)) {
         let copies = stored.good.entry(*name).or_default();
         copies.push(pack);
         if copies.len() > 1 {

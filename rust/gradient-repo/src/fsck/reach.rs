@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use gradient_object::{CommitId, Tensor, TensorData, TreeId, Value};
-use gradient_odb::{Kind, ObjectName, Odb, Progress};
+use gradient_odb::{Kind, ObjectName, Odb, PackId, Progress};
 
 use super::log::Roots;
 use super::packs::Stored;
@@ -22,6 +22,7 @@ pub(super) fn check(
     let mut walk = Walk {
         odb,
         stored,
+        condemned: &roots.condemned,
         with_trees: level > FsckLevel::Quick,
         needed: HashSet::new(),
         trees: HashMap::new(),
@@ -46,6 +47,7 @@ pub(super) fn check(
 struct Walk<'a> {
     odb: &'a Odb,
     stored: &'a Stored,
+    condemned: &'a [PackId],
     with_trees: bool,
     needed: HashSet<ObjectName>,
     /// Trees that were walked: why each is not whole, if it is not.
@@ -142,17 +144,19 @@ impl Walk<'_> {
     /// Notes that an object is needed; says whether a good copy of it is stored.
     fn needs(&mut self, name: ObjectName, why: &str) -> bool {
         let is_new = self.needed.insert(name);
-        let is_stored = self.stored.good.contains_key(&name);
-        if !is_stored && is_new {
+        let copies = self.stored.good.get(&name).map(Vec::as_slice).unwrap_or_default();
+        let stays = copies.iter().any(|pack| !self.condemned.contains(pack));
+        if !stays && is_new {
+            let which = if copies.is_empty() { "a good copy" } else { "a good copy but one that was condemned" };
             self.report.findings.push(Finding {
                 severity: Severity::Error,
                 file: String::new(),
                 offset: None,
                 object: Some(name.to_string()),
-                what: format!("no pack holds a good copy, and {why}"),
+                what: format!("no pack holds {which}, and {why}"),
             });
         }
-        is_stored
+        !copies.is_empty()
     }
 
     fn unreadable(&mut self, name: ObjectName, reason: &str) -> String {
