@@ -351,7 +351,8 @@ class RepairReport:
     Attributes:
         moves: Files to move aside: file, reason, where it lies now (None before).
         rescued: Branches that go on to a commit which only a lost operation named: branch, commit id.
-        unnamed: Ids of stored commits that no operation names.
+        publishes: A new operation says where refs point, or which packs are condemned.
+        unnamed: Ids of stored commits that no readable operation names.
         left: Errors that only a copy can mend.
         log: The file that tells what was done; None before.
     """
@@ -360,6 +361,8 @@ class RepairReport:
     def moves(self) -> list[tuple[str, str, str | None]]: ...
     @property
     def rescued(self) -> list[tuple[str, str]]: ...
+    @property
+    def publishes(self) -> bool: ...
     @property
     def unnamed(self) -> list[str]: ...
     @property

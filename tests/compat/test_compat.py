@@ -11,7 +11,6 @@ import sys
 import types
 
 import pytest
-import torch
 
 from gradient import GradientEngine, Repo, _core
 
@@ -84,7 +83,6 @@ def test_training_goes_on_from_it(kept: tuple[pathlib.Path, Expected]) -> None:
         assert restored["notes"] == {"odd": (1, None, b"x"), "set": {1, 2}}
         assert restored["array"].dtype == ">i4" and restored["array"].tolist() == list(range(99))
         make.train(model, optimizer, engine, 3)
-    assert torch.get_rng_state().numel() > 0
     with Repo.open(workspace / "net") as repo:
         assert repo.resolve("main").step == 3
         assert make.state(repo, "main@2") == expected["main@2"], "an old commit changed"

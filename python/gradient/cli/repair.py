@@ -17,9 +17,9 @@ def repair(
 ) -> int:
     """Repair a repository.
 
-    What is damaged and can be done without moves to lost+found; nothing is deleted. Operations that can not be read, a
-    cache, a lease, a pack of which everything that is needed lies elsewhere. Exit code 5: damage is left that only a
-    copy can mend.
+    What is damaged and can be done without moves to lost+found: operations that can not be read, a cache, a pack of
+    which everything that is needed lies elsewhere. Refs go where the lost operations led, as far as that can be told.
+    Exit code 5: damage is left that only a copy can mend. End whatever writes to the repository before.
     """
     from gradient import _core
 
@@ -36,6 +36,7 @@ def repair(
                 "rescued": [{"branch": branch, "commit": commit} for branch, commit in report.rescued],
                 "unnamed_commits": report.unnamed,
                 "left": [finding_fields(finding) for finding in report.left],
+                "publishes": report.publishes,
                 "log": report.log,
             },
         )
@@ -43,17 +44,21 @@ def repair(
     verb = "moved" if apply else "would move"
     lines = [f"{verb} {file} to {to or 'lost+found'}: {_out.one_line(why)}" for file, why, to in report.moves]
     verb = "went" if apply else "would go"
-    lines += [f"branch {branch} {verb} on to commit {short_id(commit)}" for branch, commit in report.rescued]
+    lines += [
+        f"branch {_out.one_line(branch)} {verb} on to commit {short_id(commit)}" for branch, commit in report.rescued
+    ]
     lines += [f"left: {finding_line(finding)}" for finding in report.left]
-    if not report.moves:
+    if report.publishes and not report.moves:
+        lines.append("finished what an earlier repair began" if apply else "would finish what an earlier repair began")
+    elif not report.moves:
         lines.append("nothing to repair" if not report.left else "nothing that could be repaired")
     if report.log:
         lines.append(f"what was done is in {report.log}")
     _out.data("\n".join(lines))
     if report.unnamed:
-        _out.note(f"{_out.count(len(report.unnamed), 'commit')} that no branch or tag ever named:")
+        _out.note(f"{_out.count(len(report.unnamed), 'commit')} that no operation names, as far as they can be read:")
         for commit in report.unnamed[:20]:
             _out.note(f"  {short_id(commit)}  (gradient branch NAME {short_id(commit)} keeps it)")
-    if report.moves and not apply:
+    if (report.moves or report.publishes) and not apply:
         _out.hint("gradient repair --apply")
     return _exit.DAMAGED if report.left else _exit.DONE

@@ -110,6 +110,11 @@ impl RepairReport {
     }
 
     #[getter]
+    fn publishes(&self) -> bool {
+        self.repair.publishes
+    }
+
+    #[getter]
     fn unnamed(&self) -> Vec<String> {
         self.repair.unnamed.iter().map(gradient_object::CommitId::to_hex).collect()
     }
