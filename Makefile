@@ -12,7 +12,7 @@ EXTENSION := python/gradient/_core.abi3.so
 RUST := Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml) $(shell find rust -path '*/src/*' -name '*.rs' 2>/dev/null)
 JOBS ?= 2
 
-.PHONY: help demo test crash kill resume-matrix develop check wheel bench deny fmt clean
+.PHONY: help demo test crash kill flip fuzz asan resume-matrix develop check wheel bench deny fmt clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
@@ -35,6 +35,9 @@ crash: ## Crash whole repositories on a simulated disk, many more times than mak
 
 kill: develop ## Kill writers at random moments, 1,000 times (15 minutes)
 	GRADIENT_KILLS=1000 $(BIN)/python -m pytest -n $(JOBS) tests/crash/test_kills.py
+
+flip: ## Flip every bit and cut every length of every kind of file (half an hour)
+	GRADIENT_FLIPS=all cargo test --release -p gradient-repo --test flips -- --nocapture
 
 resume-matrix: develop ## Kill every kind of run at every tick and resume it, 960 kills (15 minutes)
 	GRADIENT_RESUME_MATRIX=1 $(BIN)/python -m pytest -n $(JOBS) tests/training/test_resume_matrix.py

@@ -60,6 +60,9 @@ impl Storage for Failing {
     fn list(&self, folder: Folder) -> Result<Vec<Listed>, StorageError> {
         self.inner.list(folder)
     }
+    fn strangers(&self, folder: Folder) -> Result<Vec<String>, StorageError> {
+        self.inner.strangers(folder)
+    }
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         self.inner.delete(key)
     }

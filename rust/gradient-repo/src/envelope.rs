@@ -1,5 +1,7 @@
 //! The frame that small files share: magic, version, length, payload, BLAKE3 (`docs/format/README.md`).
 
+use gradient_storage::{Key, Storage, StorageError};
+
 use crate::error::{RepoError, Result};
 
 /// Version of the format that this release writes and reads.
@@ -19,6 +21,20 @@ pub(crate) fn wrap(magic: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let hash = blake3::hash(&bytes);
     bytes.extend_from_slice(hash.as_bytes());
     bytes
+}
+
+/// Reads a file of which a reader takes at most `max_len` bytes: a longer one was not written by us.
+///
+/// # Errors
+/// - [`RepoError::Damaged`]: it is longer; nothing was allocated for it.
+/// - Storage errors.
+pub(crate) fn read(storage: &dyn Storage, key: &Key, max_len: u64) -> Result<Vec<u8>> {
+    storage.read(key, max_len).map_err(|error| match error {
+        StorageError::TooLarge { key, len, max } => {
+            RepoError::Damaged { file: key, reason: format!("it is {len} bytes long, and may be {max}") }
+        }
+        other => other.into(),
+    })
 }
 
 /// Returns the payload of `bytes`, checked.

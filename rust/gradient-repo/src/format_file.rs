@@ -35,12 +35,12 @@ impl FormatFile {
     /// - [`RepoError::Unsupported`]: an unknown version or mandatory feature.
     /// - [`RepoError::Damaged`].
     pub fn read(storage: &dyn Storage) -> Result<Self> {
-        let file = match storage.read(&Key::format(), SMALL_FILE_MAX) {
+        let file = match envelope::read(storage, &Key::format(), SMALL_FILE_MAX) {
             Ok(file) => file,
-            Err(StorageError::NotFound { .. }) => {
+            Err(RepoError::Storage(StorageError::NotFound { .. })) => {
                 return Err(RepoError::NotARepository { location: storage.location() });
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
         let mut fields = Fields::parse(envelope::unwrap(FORMAT_MAGIC, &file, "format")?, "format")?;
         let version = fields.uint("version")?;

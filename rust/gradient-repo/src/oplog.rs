@@ -236,7 +236,7 @@ impl OperationLog {
 
     pub(crate) fn read_file(&self, n: u64) -> Result<(Operation, OperationId)> {
         let file = file_name(n);
-        let bytes = self.storage.read(&Key::operation(n), OPERATION_BYTES_MAX)?;
+        let bytes = envelope::read(&*self.storage, &Key::operation(n), OPERATION_BYTES_MAX)?;
         let payload = envelope::unwrap(OPERATION_MAGIC, &bytes, &file)?;
         Ok((Operation::decode(payload, n, &file)?, OperationId::of(payload)))
     }
@@ -245,7 +245,7 @@ impl OperationLog {
         let key = Key::folded(m);
         let file = format!("ops/folded-{m:020}");
         let damaged = |reason: &str| RepoError::Damaged { file: file.clone(), reason: reason.to_owned() };
-        let bytes = self.storage.read(&key, FOLDED_BYTES_MAX)?;
+        let bytes = envelope::read(&*self.storage, &key, FOLDED_BYTES_MAX)?;
         let frame = envelope::unwrap(FOLDED_MAGIC, &bytes, &file)?;
         let limit = usize::try_from(FOLDED_BYTES_MAX).unwrap_or(usize::MAX);
         let raw = zstd::bulk::decompress(frame, folded_len(frame, limit).ok_or_else(|| damaged("its frame lies"))?)
@@ -403,6 +403,11 @@ fn folded_len(frame: &[u8], limit: usize) -> Option<usize> {
 
 fn number(name: &str) -> Option<u64> {
     (name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit())).then(|| name.parse().ok()).flatten()
+}
+
+/// Says whether a file of `ops/` is called as operations are, folded ones too.
+pub(crate) fn is_operations_file(name: &str) -> bool {
+    number(name.strip_prefix("folded-").unwrap_or(name)).is_some()
 }
 
 pub(crate) fn file_name(n: u64) -> String {

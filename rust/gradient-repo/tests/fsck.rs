@@ -6,61 +6,9 @@ use std::sync::Arc;
 
 use gradient_object::CommitId;
 use gradient_odb::MergeLimits;
-use gradient_repo::{FsckLevel, FsckOptions, FsckReport, Progress, RepoError, Repository, Severity, fsck, repair};
-use gradient_storage::{Durability, Folder, Key, MemoryStorage, Storage};
-use support::{Line, new, reopen, weight};
-
-const FULL: FsckOptions = FsckOptions { level: FsckLevel::Full, sample_percent: 0.0 };
-
-fn check(storage: &Arc<MemoryStorage>, options: FsckOptions) -> Result<FsckReport, RepoError> {
-    fsck(&(storage.clone() as Arc<dyn Storage>), options, &Progress::new())
-}
-
-/// All files of a repository with their bytes.
-fn all(storage: &MemoryStorage) -> Vec<(Key, Vec<u8>)> {
-    let folders = [Folder::Root].into_iter().chain(Folder::FIXED);
-    let listed = folders.flat_map(|folder| {
-        let files = storage.list(folder).expect("listed").into_iter();
-        files.map(move |file| Key::new(folder, &file.name).expect("a key"))
-    });
-    listed.map(|key| (key.clone(), storage.read(&key, 1 << 30).expect("read"))).collect()
-}
-
-fn put(storage: &MemoryStorage, key: &Key, bytes: &[u8]) {
-    storage.replace(key, bytes, Durability::Unsynced).expect("there is room");
-}
-
-/// Commits with the bytes of each.
-type Made = Vec<(CommitId, Vec<u8>)>;
-
-/// Three commits on two branches, a tag, one shared chunk, caches, and a writer that is still there.
-fn sample() -> (Arc<MemoryStorage>, Repository, Made) {
-    let (storage, repo) = new();
-    let mut made = Vec::new();
-    let mut main = Line::new(&repo, "main");
-    for (step, fill) in [(1, 1), (2, 2)] {
-        made.push(main.try_commit(step, fill, 1100).expect("a commit").commit);
-    }
-    repo.create_tag("best", made[0]).expect("a tag");
-    let mut fork = Line::from(&repo, "fork", made[0]);
-    made.push(fork.try_commit(7, 2, 1100).expect("a commit").commit);
-    repo.odb().write_caches().expect("caches");
-    let made = made.into_iter().map(|id| (id, weight(&repo, &id))).collect();
-    (storage, repo, made)
-}
-
-/// What a reader gets of each commit is what was committed, or an error.
-fn assert_no_wrong_bytes(storage: &Arc<MemoryStorage>, made: &[(CommitId, Vec<u8>)], what: &str) {
-    let Ok(repo) = Repository::open(storage.clone() as Arc<dyn Storage>) else { return };
-    for (id, bytes) in made {
-        let Ok(model) = repo.component(id, "model", "main") else { continue };
-        gradient_object::Value::Map(model).for_each_tensor(&mut |tensor| {
-            if let Ok(read) = repo.odb().read_tensor_bytes(tensor) {
-                assert_eq!(&read, bytes, "{what}: wrong bytes were returned");
-            }
-        });
-    }
-}
+use gradient_repo::{FsckLevel, FsckOptions, Progress, Repository, Severity, fsck, repair};
+use gradient_storage::{Folder, Key, LocalStorage, MemoryStorage, Storage};
+use support::{FULL, Line, all, check, new, put, reopen, sample, weight};
 
 #[test]
 fn a_healthy_repository_is_clean_at_every_level_and_stays_as_it_is() {
@@ -77,81 +25,6 @@ fn a_healthy_repository_is_clean_at_every_level_and_stays_as_it_is() {
     let sampled = check(&storage, FsckOptions { level: FsckLevel::Quick, sample_percent: 100.0 }).expect("checked");
     assert_eq!(sampled.num_packs_full, 3);
     assert_eq!(all(&storage), before, "a check wrote something");
-}
-
-#[test]
-fn every_flipped_byte_of_every_file_is_found() {
-    let (storage, _repo, made) = sample();
-    let mut num_flips = 0;
-    for (key, bytes) in all(&storage).into_iter().filter(|(key, _)| *key != Key::config()) {
-        // Most of this cache is a table of zeros: its head and rows in full, of the rest one byte in 512.
-        let is_tried = |at: &usize| {
-            key.to_string() != "cache/index" || *at < 600 || at.is_multiple_of(512) || bytes.len() - at < 600
-        };
-        for at in (0..bytes.len()).filter(is_tried) {
-            let mut flipped = bytes.clone();
-            flipped[at] ^= 1 << (at % 8);
-            put(&storage, &key, &flipped);
-            num_flips += 1;
-            match check(&storage, FULL) {
-                Ok(report) => {
-                    let found = report.findings.iter().any(|finding| finding.file == key.to_string());
-                    assert!(found, "{key}, byte {at}: {:?}", report.findings);
-                }
-                // The version in `format`.
-                Err(RepoError::Unsupported { file, .. }) => assert_eq!(file, key.to_string()),
-                Err(error) => unreachable!("{key}, byte {at}: {error}"),
-            }
-            if at.is_multiple_of(16) {
-                assert_no_wrong_bytes(&storage, &made, &format!("{key}, byte {at}"));
-            }
-        }
-        put(&storage, &key, &bytes);
-    }
-    eprintln!("{num_flips} flips, all found");
-    assert!(check(&storage, FULL).expect("checked").is_clean());
-}
-
-#[test]
-fn every_shorter_file_and_every_longer_one_is_found() {
-    let (storage, _repo, made) = sample();
-    let mut num_cuts = 0_u32;
-    for (key, bytes) in all(&storage).into_iter().filter(|(key, _)| *key != Key::config()) {
-        let step = if key.to_string() == "cache/index" { 4099 } else { 3 };
-        let cuts = (0..bytes.len()).step_by(step).map(|len| bytes[..len].to_vec());
-        let longer = [1, 64, 5000].map(|more| [bytes.clone(), vec![0; more]].concat());
-        for changed in cuts.chain(longer) {
-            put(&storage, &key, &changed);
-            num_cuts += 1;
-            let report = check(&storage, FULL).expect("checked");
-            let found = report.findings.iter().any(|finding| finding.file == key.to_string());
-            assert!(found, "{key}, {} of {} bytes: {:?}", changed.len(), bytes.len(), report.findings);
-            if num_cuts.is_multiple_of(16) {
-                assert_no_wrong_bytes(&storage, &made, &format!("{key}, {} bytes", changed.len()));
-            }
-        }
-        put(&storage, &key, &bytes);
-    }
-    eprintln!("{num_cuts} cuts and additions, all found");
-}
-
-#[test]
-fn a_file_in_place_of_another_valid_one_is_found() {
-    let (storage, _repo, made) = sample();
-    let files = all(&storage);
-    for folder in [Folder::Ops, Folder::Packs] {
-        let of_folder: Vec<_> = files.iter().filter(|(key, _)| key.folder() == folder).collect();
-        for (key, bytes) in &of_folder {
-            for (other, strange) in of_folder.iter().filter(|(other, _)| other != key) {
-                put(&storage, key, strange);
-                let report = check(&storage, FULL).expect("checked");
-                let found = report.findings.iter().any(|finding| finding.file == key.to_string());
-                assert!(found, "{other} in place of {key}: {:?}", report.findings);
-                assert_no_wrong_bytes(&storage, &made, &format!("{other} in place of {key}"));
-                put(&storage, key, bytes);
-            }
-        }
-    }
 }
 
 #[test]
@@ -199,6 +72,49 @@ fn what_a_crash_leaves_is_a_note() {
     assert_eq!(report.findings.len(), 2);
     assert!(report.num_orphans >= 1);
     assert_eq!(weight(&reopen(&storage), &made[0].0), made[0].1);
+}
+
+#[test]
+fn what_is_nothing_of_ours_is_named_and_left_and_a_link_in_place_of_a_file_is_an_error() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let place = folder.path().join(".gradient-repo");
+    let storage: Arc<dyn Storage> = Arc::new(LocalStorage::create(&place).expect("a new folder"));
+    let repo = Repository::init(Arc::clone(&storage), "gpt", "").expect("a new repository").0;
+    Line::new(&repo, "main").commit(1, 1);
+    let strange = ["notes.txt", "packs/.nfs0001", "packs/0123.pack", "ops/5", "cache/\u{1b}[2J", "leases/README"];
+    for name in strange {
+        std::fs::write(place.join(name), b"mine").expect("there is room");
+    }
+    let report = fsck(&storage, FULL, &Progress::new()).expect("checked");
+    assert!(report.is_clean());
+    let named: Vec<_> = report.findings.iter().map(|found| (found.severity, &*found.file, &*found.what)).collect();
+    let note = |folder, what| (Severity::Note, folder, what);
+    assert_eq!(
+        named,
+        [
+            note(".", "1 names that are nothing of ours, left alone: \"notes.txt\""),
+            note("ops", "1 names that are nothing of ours, left alone: \"5\""),
+            note("packs", "2 names that are nothing of ours, left alone: \".nfs0001\", \"0123.pack\""),
+            note("leases", "1 names that are nothing of ours, left alone: \"README\""),
+            note("cache", "1 names that are nothing of ours, left alone: \"\\u{1b}[2J\""),
+        ]
+    );
+    repair(&storage, true, &Progress::new()).expect("nothing to repair");
+    for name in strange {
+        assert_eq!(std::fs::read(place.join(name)).expect("still there"), b"mine", "{name}");
+    }
+
+    let pack = repo.odb().packs()[0].key();
+    let name = pack.name();
+    let elsewhere = folder.path().join("elsewhere.pack");
+    std::fs::rename(place.join("packs").join(name), &elsewhere).expect("moved");
+    std::os::unix::fs::symlink(&elsewhere, place.join("packs").join(name)).expect("a link");
+    let report = fsck(&storage, FULL, &Progress::new()).expect("checked");
+    assert!(
+        report.findings.iter().any(|found| found.severity == Severity::Error && found.file == pack.to_string()),
+        "{:?}",
+        report.findings
+    );
 }
 
 fn mend(storage: &Arc<MemoryStorage>, apply: bool) -> gradient_repo::Repair {

@@ -140,6 +140,13 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     /// As the trait.
     fn list(&self, folder: Folder) -> Result<Vec<Listed>, StorageError>;
 
+    /// Returns what else lies in a folder, sorted: names that no key has, and what is no regular file. The fixed
+    /// folders are no strangers to the root. What is not UTF-8 in a name is shown as U+FFFD.
+    ///
+    /// # Errors
+    /// As the trait.
+    fn strangers(&self, folder: Folder) -> Result<Vec<String>, StorageError>;
+
     /// Removes a file. Not synced: after a crash it may be back.
     ///
     /// # Errors

@@ -123,6 +123,11 @@ impl Storage for MemoryStorage {
         Ok(inside.map(|(key, bytes)| Listed { name: key.name().to_owned(), len: bytes.len() as u64 }).collect())
     }
 
+    fn strangers(&self, folder: Folder) -> Result<Vec<String>, StorageError> {
+        self.lock().require(folder)?;
+        Ok(Vec::new())
+    }
+
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         let removed = self.lock().files.remove(key);
         removed.map(drop).ok_or_else(|| StorageError::NotFound { key: key.to_string() })

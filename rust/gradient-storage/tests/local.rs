@@ -159,6 +159,13 @@ fn leaves_files_of_others_alone_and_does_not_list_them() {
     assert_eq!(repo.storage.put_if_absent(&Key::operation(1), b"").expect("there is room"), Put::Done);
     let listed = repo.storage.list(Folder::Ops).expect("ops/ is there");
     assert_eq!(listed.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(), [Key::operation(1).name()]);
+
+    std::fs::create_dir(repo.dir().join("ops").join(Key::operation(2).name())).expect("there is room");
+    let strangers = repo.storage.strangers(Folder::Ops).expect("ops/ is there");
+    let folder = Key::operation(2);
+    let expected = [".hidden", folder.name(), "README", "with blank", "\u{e4}", "\u{fffd}\u{fffd}"];
+    assert_eq!(strangers, expected);
+    assert_eq!(repo.storage.strangers(Folder::Root).expect("is there"), Vec::<String>::new());
 }
 
 #[test]

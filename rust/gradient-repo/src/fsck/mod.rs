@@ -1,12 +1,13 @@
 //! Checks a repository and changes nothing (rules F1, F3, F4).
 //!
-//! | file         | what it checks                                                                     |
-//! |--------------|------------------------------------------------------------------------------------|
-//! | `settings.rs`| `format`, `config.json`                                                             |
-//! | `log.rs`     | operations: each against its hash, its number and the one before it                 |
-//! | `packs.rs`   | packs, to the level that was asked for                                              |
-//! | `reach.rs`   | that everything which a ref needs, or needed once, is there; what is needed by none  |
-//! | `hints.rs`   | caches and leases, which can be lost; files left behind                             |
+//! | file           | what it checks                                                                       |
+//! |----------------|--------------------------------------------------------------------------------------|
+//! | `settings.rs`  | `format`, `config.json`                                                              |
+//! | `log.rs`       | operations: each against its hash, its number and the one before it                  |
+//! | `packs.rs`     | packs, to the level that was asked for                                               |
+//! | `reach.rs`     | that everything which a ref needs, or needed once, is there; what is needed by none  |
+//! | `hints.rs`     | caches and leases, which can be lost; files left behind                              |
+//! | `strangers.rs` | what is nothing of ours                                                              |
 //!
 //! Operations are read before packs are listed: what a published operation needs was durable earlier (rule G6). A pack
 //! that goes while it is checked was merged or collected, and is no finding.
@@ -16,6 +17,7 @@ mod log;
 mod packs;
 mod reach;
 mod settings;
+mod strangers;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -171,5 +173,6 @@ pub(crate) fn examine(storage: &Arc<dyn Storage>, options: FsckOptions, progress
     let stored = packs::check(&odb, options, progress, &mut report)?;
     let needed = reach::check(&odb, &roots, &stored, options.level, progress, &mut report)?;
     hints::check(&**storage, &mut report)?;
+    strangers::check(&**storage, &mut report)?;
     Ok(Examined { report, odb, roots, stored, needed })
 }

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gradient_object::{CommitId, Flavor, Mapping, Tensor, Value};
-use gradient_repo::{ByteSource, CommitOutcome, CommitRequest, Progress, RepoError, Repository, Staged};
-use gradient_storage::{MemoryStorage, Storage};
+use gradient_repo::{
+    ByteSource, CommitOutcome, CommitRequest, FsckLevel, FsckOptions, FsckReport, Progress, RepoError, Repository,
+    Staged, fsck,
+};
+use gradient_storage::{Durability, Folder, Key, MemoryStorage, Storage};
 
 /// A new repository in memory.
 pub(crate) fn new() -> (Arc<MemoryStorage>, Repository) {
@@ -93,4 +96,57 @@ pub(crate) fn weight(repo: &Repository, commit: &CommitId) -> Vec<u8> {
     let mut found = Vec::new();
     Value::Map(model).for_each_tensor(&mut |tensor| found.push(repo.odb().read_tensor_bytes(tensor)));
     found.pop().expect("a tensor").expect("its bytes")
+}
+
+/// Everything is read.
+pub(crate) const FULL: FsckOptions = FsckOptions { level: FsckLevel::Full, sample_percent: 0.0 };
+
+pub(crate) fn check(storage: &Arc<MemoryStorage>, options: FsckOptions) -> Result<FsckReport, RepoError> {
+    fsck(&(storage.clone() as Arc<dyn Storage>), options, &Progress::new())
+}
+
+/// All files of a repository with their bytes.
+pub(crate) fn all(storage: &MemoryStorage) -> Vec<(Key, Vec<u8>)> {
+    let folders = [Folder::Root].into_iter().chain(Folder::FIXED);
+    let listed = folders.flat_map(|folder| {
+        let files = storage.list(folder).expect("listed").into_iter();
+        files.map(move |file| Key::new(folder, &file.name).expect("a key"))
+    });
+    listed.map(|key| (key.clone(), storage.read(&key, 1 << 30).expect("read"))).collect()
+}
+
+pub(crate) fn put(storage: &MemoryStorage, key: &Key, bytes: &[u8]) {
+    storage.replace(key, bytes, Durability::Unsynced).expect("there is room");
+}
+
+/// Commits with the bytes of each.
+pub(crate) type Made = Vec<(CommitId, Vec<u8>)>;
+
+/// Three commits on two branches, a tag, one shared chunk, caches, and a writer that is still there.
+pub(crate) fn sample() -> (Arc<MemoryStorage>, Repository, Made) {
+    let (storage, repo) = new();
+    let mut made = Vec::new();
+    let mut main = Line::new(&repo, "main");
+    for (step, fill) in [(1, 1), (2, 2)] {
+        made.push(main.try_commit(step, fill, 1100).expect("a commit").commit);
+    }
+    repo.create_tag("best", made[0]).expect("a tag");
+    let mut fork = Line::from(&repo, "fork", made[0]);
+    made.push(fork.try_commit(7, 2, 1100).expect("a commit").commit);
+    repo.odb().write_caches().expect("caches");
+    let made = made.into_iter().map(|id| (id, weight(&repo, &id))).collect();
+    (storage, repo, made)
+}
+
+/// What a reader gets of each commit is what was committed, or an error.
+pub(crate) fn assert_no_wrong_bytes(storage: &Arc<MemoryStorage>, made: &[(CommitId, Vec<u8>)], what: &str) {
+    let Ok(repo) = Repository::open(storage.clone() as Arc<dyn Storage>) else { return };
+    for (id, bytes) in made {
+        let Ok(model) = repo.component(id, "model", "main") else { continue };
+        gradient_object::Value::Map(model).for_each_tensor(&mut |tensor| {
+            if let Ok(read) = repo.odb().read_tensor_bytes(tensor) {
+                assert_eq!(&read, bytes, "{what}: wrong bytes were returned");
+            }
+        });
+    }
 }

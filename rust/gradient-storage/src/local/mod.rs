@@ -329,6 +329,25 @@ impl<S: System> Storage for LocalStorage<S> {
         Ok(found)
     }
 
+    fn strangers(&self, folder: Folder) -> Result<Vec<String>, StorageError> {
+        let open = self.beneath.folder(folder)?;
+        let is_fixed = |name: &str| folder == Folder::Root && Folder::FIXED.iter().any(|fixed| fixed.name() == name);
+        let mut found = Vec::new();
+        for name in retry(|| self.system().list(&open)).map_err(|errno| io_error("list", &folder, errno))? {
+            if [".", ".."].contains(&name.as_str()) || is_fixed(&name) {
+                continue;
+            }
+            let outcome = Key::new(folder, &name).map(|key| self.beneath.stat_regular(&open, &key));
+            match outcome {
+                Err(_) | Ok(Err(StorageError::NotAFile { .. })) => found.push(name),
+                Ok(Ok(_) | Err(StorageError::NotFound { .. })) => {}
+                Ok(Err(error)) => return Err(error),
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         self.require_writable(key)?;
         let folder = self.beneath.folder(key.folder())?;

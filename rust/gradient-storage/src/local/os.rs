@@ -157,7 +157,7 @@ impl System for Os {
     fn list(&self, folder: &OwnedFd) -> Result<Vec<String>, Errno> {
         let mut names = Vec::new();
         for entry in Dir::read_from(folder)? {
-            names.extend(entry?.file_name().to_str().ok().map(str::to_owned));
+            names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         Ok(names)
     }

@@ -149,7 +149,7 @@ pub trait System: Debug + Send + Sync + 'static {
     /// What the system says.
     fn unlink(&self, folder: &Self::Handle, name: &str) -> Result<(), Errno>;
 
-    /// Returns the names in a folder that are UTF-8, in any order.
+    /// Returns the names in a folder, in any order; what is not UTF-8 in them as U+FFFD, which no key has.
     ///
     /// # Errors
     /// What the system says.
