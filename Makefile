@@ -12,7 +12,7 @@ EXTENSION := python/gradient/_core.abi3.so
 RUST := Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml) $(shell find rust -path '*/src/*' -name '*.rs' 2>/dev/null)
 JOBS ?= 2
 
-.PHONY: help demo test crash kill flip fuzz asan resume-matrix develop check wheel bench deny fmt clean
+.PHONY: help demo test crash kill flip fuzz asan resume-matrix develop check lint wheel bench deny fmt clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
@@ -45,7 +45,10 @@ resume-matrix: develop ## Kill every kind of run at every tick and resume it, 96
 develop: $(EXTENSION) ## Set up .venv with the release extension, editable
 	@:
 
-check: develop ## Lints and fast tests
+check: lint ## Lints and fast tests
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
+
+lint: develop ## Formatting, lints, types, import contracts
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	$(BIN)/ruff check --quiet .
@@ -54,7 +57,6 @@ check: develop ## Lints and fast tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m mypy.stubtest gradient._core --mypy-config-file pyproject.toml --allowlist .ci/stubtest-allowlist --concise
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
 
 wheel: develop ## Build a wheel into dist/
 	rm -rf dist
