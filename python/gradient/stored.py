@@ -49,6 +49,10 @@ _FOREIGN = {
     # Two numbers to a byte: nothing in ml_dtypes is laid out like it.
     "float4_e2m1fn_x2": ("|u1", None),
     "complex32": ("<u4", None),
+    "bcomplex32": ("<u4", None),
+    "bits16": ("<u2", None),
+    **dict.fromkeys(("bits8", "bits1x8", "bits2x4", "bits4x2"), ("|u1", None)),
+    **{f"{sign}int{bits}": ("|u1", None) for sign in ("", "u") for bits in range(1, 8)},
 }
 """torch's other dtypes: unsigned integers of their width, and the name that `ml_dtypes` has for them."""
 
@@ -245,6 +249,7 @@ def readable(component: Mapping[Any, Any]) -> dict[Any, Any]:
     from gradient import _core
 
     made: dict[int, StoredTensor] = {}
+    named: dict[int, Any] = {}
 
     def convert(value: Any) -> Any:
         if isinstance(value, _core.Alias):
@@ -252,7 +257,9 @@ def readable(component: Mapping[Any, Any]) -> dict[Any, Any]:
         if isinstance(value, _core.StoredTensor):
             return made.setdefault(id(value), StoredTensor(value))
         if isinstance(value, _core.Named):
-            return _named(value, convert)
+            if id(value) not in named:
+                named[id(value)] = _named(value, convert)
+            return named[id(value)]
         if isinstance(value, Mapping):
             return {key: convert(item) for key, item in value.items()}
         if isinstance(value, list):

@@ -25,11 +25,12 @@ CHUNK_BYTES = 1 << 20
 CONTEXT = "gradient-store 2026-11 format 1 "
 ONE_BYTE = """
     bool uint8 int8 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu float4_e2m1fn_x2
+    int1 int2 int3 int4 int5 int6 int7 uint1 uint2 uint3 uint4 uint5 uint6 uint7 bits8 bits1x8 bits2x4 bits4x2
 """
 WIDTHS = {
     **dict.fromkeys(ONE_BYTE.split(), 1),
-    **dict.fromkeys(["uint16", "int16", "float16", "bfloat16"], 2),
-    **dict.fromkeys(["uint32", "int32", "float32", "complex32"], 4),
+    **dict.fromkeys(["uint16", "int16", "float16", "bfloat16", "bits16"], 2),
+    **dict.fromkeys(["uint32", "int32", "float32", "complex32", "bcomplex32"], 4),
     **dict.fromkeys(["uint64", "int64", "float64", "complex64"], 8),
     "complex128": 16,
 }

@@ -86,6 +86,8 @@ class ObjectPart(ExternalPart):
             ours, theirs = here[name], stored[name]
             if isinstance(theirs, Alias):
                 theirs = stored.get(theirs.path[-1])
-            if isinstance(ours, Tensor) and isinstance(theirs, StoredTensor) and not tensors.fits(theirs, ours):
+            if not isinstance(ours, Tensor) or not isinstance(theirs, StoredTensor):
+                continue
+            if tensors.special(ours) is not None or not tensors.fits(theirs, ours):
                 sides = f"{tensors.stored_described(theirs)} in the commit, {tensors.described(ours)} here"
                 plan.changed.append(f"{self.where}/{name}: {sides}")

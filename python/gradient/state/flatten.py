@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from gradient._core import Alias, Named
-from gradient.state import arrays, tensors
+from gradient.state import arrays, composites, tensors
 from gradient.state.paths import NESTING_MAX, Path, refused, shown
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Flattener:
         self.name = name
         self.tensor_bytes = 0
         # The tensors are kept: freed memory could be given to another one, which would then look like an alias.
-        self._seen: dict[object, tuple[Path, object]] = {}
+        self._seen: dict[object, tuple[Path, object, tuple[str, ...]]] = {}
         self._reserved: set[int] = set()
 
     def reserve(self, owned: Iterable[Tensor]) -> None:
@@ -79,25 +79,50 @@ class Flattener:
         """Flatten a tensor: itself at its first place, an alias of that at the others.
 
         Raises:
-            InvalidInputError: See `tensors.check`.
+            InvalidInputError: See `tensors.check` and `composites.take`.
         """
-        if not tensors.is_plain(tensor):
-            tensors.check(tensor, self._where(path))
+        if tensors.is_plain(tensor):
+            return self._memory(tensor, path, ())
+        tensors.check(tensor, self._where(path), known=composites.is_jagged(tensor))
+        bits = composites.bits_of(tensor)
+        lies = composites.flip(tensor, bits)
+        if composites.kind_of(lies) is None:
+            return self._memory(lies, path, bits)
+        # Of the whole only the object can be told from others; memory has its parts, and they are told by it.
+        seen = self._seen.get(id(tensor))
+        if seen is not None:
+            return Alias(seen[0])
+        self._seen[id(tensor)] = (path, tensor, ())
+        kind, name, parts, extra = composites.take(lies, self._where(path))
+        return _meant(composites.node(name, self._parts(kind, parts, path), extra), bits)
+
+    def _memory(self, tensor: Tensor, path: Path, bits: tuple[str, ...]) -> object:
+        """Flatten a tensor by how it lies in memory, and say which bits a view of it has."""
         key = tensors.identity(tensor)
         if key[0] in self._reserved:
             raise refused(self._where(path), "it shares its memory with a parameter", hint="keep a clone instead")
         seen = self._seen.get(key)
-        if seen is not None:
+        if seen is None:
+            self._seen[key] = (path, tensor, bits)
+            self.tensor_bytes += tensor.nbytes
+            return _meant(tensors.leaf(tensor), bits)
+        if seen[2] == bits:
             return Alias(seen[0])
-        self._seen[key] = (path, tensor)
-        self.tensor_bytes += tensor.nbytes
-        return tensors.leaf(tensor)
+        again = self._seen.setdefault((key, bits), (path, tensor, bits))
+        if again[0] != path:
+            return Alias(again[0])
+        return _meant(Alias(seen[0]), tuple(name for name in composites.BITS if (name in bits) != (name in seen[2])))
+
+    def _parts(self, kind: composites.Composite, parts: composites.Parts, path: Path) -> dict[str, object]:
+        if not kind.shares:
+            return {key: tensors.leaf(part) for key, part in parts.items()}
+        return {key: self.tensor(part, (*path, key)) for key, part in parts.items()}
 
     def _array(self, array: Any, path: Path) -> object:
         seen = self._seen.get(id(array))
         if seen is not None:
             return Alias(seen[0])
-        self._seen[id(array)] = (path, array)
+        self._seen[id(array)] = (path, array, ())
         self.tensor_bytes += array.nbytes
         return arrays.leaf(array, self._where(path))
 
@@ -171,3 +196,9 @@ class Flattener:
 
     def _where(self, path: Path) -> str:
         return shown(self.section, self.name, path)
+
+
+def _meant(value: object, bits: tuple[str, ...]) -> object:
+    for name in reversed(bits):
+        value = Named(name, value)
+    return value

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradient._core import StoredTensor
+from gradient._core import Named, StoredTensor
 from gradient.errors import InvalidInputError
 from gradient.state.part import Capture, Mapping, Part
 from gradient.state.plan import Phase
@@ -152,7 +152,10 @@ class GradientPart(Part):
         walked = names.models[self.name]
         known = set(walked.parameters)
         values = Unflattener(
-            self.section, self.name, lambda stored, path: _made(plan, stored, walked.tensors[str(path[-1])])
+            self.section,
+            self.name,
+            lambda stored, path: _made(plan, stored, walked.tensors[str(path[1])]),
+            plan.once_read,
         )
         for name, node in mapping["tensors"].items():
             if name not in known:
@@ -165,6 +168,11 @@ class GradientPart(Part):
                 )
                 continue
             gradient = values.value(node, ("tensors", name))
+            if isinstance(node, Named) and not gradient.is_nested and gradient.shape != parameter.shape:
+                plan.changed.append(
+                    f"{self.where}/{name}: {described(gradient)} in the commit, {described(parameter)} here"
+                )
+                continue
             plan.then(Phase.GRADIENTS, partial(setattr, parameter, "grad", gradient))
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from gradient._core import Alias
+from gradient._core import StoredTensor
 from gradient.errors import InvalidInputError
 from gradient.state import tensors
+from gradient.state.composites import identity, is_jagged
+from gradient.state.inplace import InPlace
 from gradient.state.part import Capture, Mapping, Part
+from gradient.state.paths import Path
 from gradient.state.plan import Phase
-from gradient.state.unflatten import to_torch
 
 if TYPE_CHECKING:
     from gradient._types import ModelState
@@ -57,38 +59,44 @@ class ModelPart(Part):
         walked = names.models[self.name]
         stored = mapping["tensors"]
         both = plan.compare_names(self.where, walked.tensors, stored)
-        resolved = {name: self._resolve(stored, name) for name in both}
+        writer = InPlace(plan, plan.values(self.section, self.name), mapping)
+        # In the commit's order: an alias comes after what it means.
+        resolved = {name: writer.resolve(("tensors", name)) for name in stored if name in set(both)}
         misfits = self._compare_ties(walked, resolved, plan)
         frozen = set()
         if self._keeps_frozen:
             frozen = {name for name in walked.parameters if not walked.tensors[name].requires_grad}
         reordered = 0
-        for name in [name for name in both if name not in misfits]:
-            tensor, node = walked.tensors[name], stored[resolved[name]]
-            if name in frozen:
-                self._compare_frozen(node, tensor, f"{self.where}/{name}", plan)
+        for name, (path, node) in resolved.items():
+            if name in misfits:
                 continue
-            plan.write(node, tensor, f"{self.where}/{name}")
-            if tensors.is_plain(tensor) and tensors.fits(node, tensor) and tensors.order_of(tensor) != node.order:
-                reordered += 1
+            tensor, where = walked.tensors[name], f"{self.where}/{name}"
+            if name in frozen:
+                if tensors.unsupported(tensor, known=is_jagged(tensor)) is not None or not writer.same(path, tensor):
+                    plan.changed.append(
+                        f"{where}: frozen, and not what the commit was trained on (model_state='trainable')"
+                    )
+                continue
+            writer.write(path, tensor, where)
+            if tensors.is_plain(tensor) and type(node) is StoredTensor and tensors.fits(node, tensor):
+                reordered += tensors.order_of(tensor) != node.order
         if reordered:
             plan.messages.append(
                 f"{self.where}: {reordered} tensors have another memory format than in the commit; the script's stays"
             )
         self._compare_extra(mapping["extra"], walked, plan)
 
-    def _resolve(self, stored: dict[str, Any], name: str) -> str:
-        node = stored[name]
-        return str(node.path[-1]) if type(node) is Alias else name
-
-    def _compare_ties(self, walked: ModuleTensors, resolved: dict[str, str], plan: RestorePlan) -> set[str]:
+    def _compare_ties(
+        self, walked: ModuleTensors, resolved: dict[str, tuple[Path, object]], plan: RestorePlan
+    ) -> set[str]:
         misfits: set[str] = set()
         here: dict[object, str] = {}
-        there: dict[str, str] = {}
-        for name, target in resolved.items():
-            if tensors.unsupported(walked.tensors[name]) is not None:
+        there: dict[Path, str] = {}
+        for name, (target, _) in resolved.items():
+            tensor = walked.tensors[name]
+            if tensors.unsupported(tensor, known=is_jagged(tensor)) is not None:
                 continue
-            first_here = here.setdefault(tensors.identity(walked.tensors[name]), name)
+            first_here = here.setdefault(identity(tensor), name)
             first_there = there.setdefault(target, name)
             if first_here == first_there:
                 continue
@@ -98,12 +106,6 @@ class ModelPart(Part):
             else:
                 plan.changed.append(f"{self.where}/{name}: tied to {first_there} in the commit, not here")
         return misfits
-
-    def _compare_frozen(self, node: Any, tensor: Tensor, where: str, plan: RestorePlan) -> None:
-        if node.numpy or tensors.unsupported(tensor) is not None or not tensors.fits(node, tensor):
-            plan.write(node, tensor, where)
-        elif not tensors.same_bits(to_torch(node), tensor):
-            plan.changed.append(f"{where}: frozen, and not what the commit was trained on (model_state='trainable')")
 
     def _compare_extra(self, stored: dict[str, Any], walked: ModuleTensors, plan: RestorePlan) -> None:
         here = dict(_with_extra(walked))

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradient._core import Alias
 from gradient.errors import InvalidInputError
 from gradient.state.groups import compare_keys, copied, match_groups, overrides, put_back, stored_keys
+from gradient.state.inplace import InPlace
 from gradient.state.part import Capture, Mapping, Part
 from gradient.state.paths import Path, refused
 from gradient.state.plan import Phase
@@ -91,15 +91,14 @@ class OptimizerPart(Part):
         pairs = match_groups(self.where, mapping["groups"], self.optimizer.param_groups, named, plan)
         compare_keys(self.where, pairs, self.optimizer.defaults, plan)
         held = mapping.get("tensors", {})
+        writer = InPlace(plan, plan.values(self.section, self.name), mapping)
         for name in plan.compare_names(f"{self.where}/tensors", loose, held):
-            node = held[name]
-            plan.write(
-                held[node.path[-1]] if type(node) is Alias else node, by_name[name], f"{self.where}/tensors/{name}"
-            )
+            writer.write(("tensors", name), by_name[name], f"{self.where}/tensors/{name}")
         groups_of = {
             name: group for group, names_ in zip(self.optimizer.param_groups, named, strict=True) for name in names_
         }
-        builder = Unflattener(self.section, self.name, partial(self._place, plan, by_name, groups_of, pairs))
+        place = partial(self._place, plan, by_name, groups_of, pairs)
+        builder = Unflattener(self.section, self.name, place, plan.once_read)
         rebuilt = [
             {key: builder.value(node, ("groups", pair.stored_index, key)) for key, node in pair.stored.items()}
             for pair in pairs

@@ -106,6 +106,10 @@ class RestorePlan:
         self._read_into(stored, tensor)
         return True
 
+    def takes(self, stored: StoredTensor, tensor: Tensor) -> bool:
+        """Tell whether a stored tensor could be written into this one."""
+        return _misfit(stored, tensor) is None
+
     def make(self, stored: StoredTensor) -> Any:
         """Make a tensor, or an array, that the stored one will be read into."""
         if not stored.numpy:
@@ -139,7 +143,7 @@ class RestorePlan:
                 an order does: of a dimension of length one, for example.
         """
         made = tensors.empty(stored, device=device)
-        if like is not None and like.shape == made.shape:
+        if like is not None and like.layout is torch.strided and like.shape == made.shape:
             twin = torch.empty_like(like, dtype=made.dtype, device=device, requires_grad=False)
             made = twin if tensors.order_of(twin) == stored.order else made
         if dtype is None or dtype == made.dtype:
@@ -153,7 +157,11 @@ class RestorePlan:
 
     def values(self, section: str, name: str) -> Unflattener:
         """Give what rebuilds the values of a component with new tensors."""
-        return Unflattener(section, name, lambda stored, _: self.make(stored))
+        return Unflattener(section, name, lambda stored, _: self.make(stored), self.once_read)
+
+    def once_read(self, step: Callable[[], object]) -> None:
+        """Plan something to be done right after the tensors were read, after what was planned so before."""
+        self._fills.append(step)
 
     def then(self, phase: Phase, step: Callable[[], object]) -> None:
         """Plan something to be done after the tensors were read."""
@@ -280,9 +288,13 @@ def chosen(known: Collection[tuple[str, str]], only: Collection[str] | None) -> 
 
 def _misfit(stored: StoredTensor, tensor: Tensor) -> str | None:
     """Say why a stored tensor can not be written into a live one; None if it can."""
-    reason = None if tensors.is_plain(tensor) else tensors.unsupported(tensor)
-    if reason is not None:
-        return reason
+    if not tensors.is_plain(tensor):
+        reason = tensors.unsupported(tensor)
+        if reason is not None:
+            return reason
+        special = tensors.special(tensor)
+        if special is not None:
+            return f"{tensors.stored_described(stored)} in the commit, {special} here"
     if stored.numpy or not tensors.fits(stored, tensor):
         return f"{tensors.stored_described(stored)} in the commit, {tensors.described(tensor)} here"
     if tensor.is_inference():

@@ -28,12 +28,18 @@ Identity = tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]
 _NAMES = (
     "bool", "uint8", "int8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu",
     "float4_e2m1fn_x2", "uint16", "int16", "float16", "bfloat16", "uint32", "int32", "float32", "complex32", "uint64",
-    "int64", "float64", "complex64", "complex128",
+    "int64", "float64", "complex64", "complex128", "int1", "int2", "int3", "int4", "int5", "int6", "int7", "uint1",
+    "uint2", "uint3", "uint4", "uint5", "uint6", "uint7", "bits8", "bits1x8", "bits2x4", "bits4x2", "bits16",
+    "bcomplex32",
 )  # fmt: skip
+_QUANTIZED = ("qint8", "quint8", "qint32", "quint4x2", "quint2x4")
 DTYPES: dict[torch.dtype, str] = {getattr(torch, name): name for name in _NAMES if hasattr(torch, name)}
 """Dtypes that a commit can hold (`docs/format/objects.md`), as far as the installed torch has them."""
 
-_BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
+NAMES = {**DTYPES, **{getattr(torch, name): name for name in _QUANTIZED if hasattr(torch, name)}}
+"""Dtypes that a tensor in a commit can have, quantized ones too."""
+
+_BY_NAME = {name: dtype for dtype, name in NAMES.items()}
 _PLAIN_KEYS = frozenset(
     torch._C._dispatch_keys(plain).raw_repr()
     for plain in (torch.empty(0), torch.empty(0, requires_grad=True), torch.nn.Parameter(torch.empty(0)))
@@ -44,39 +50,56 @@ _NUMPY = frozenset({
     torch.float64, torch.complex64, torch.complex128,
 })  # fmt: skip
 _EXACT = frozenset({Tensor, torch.nn.Parameter})
-_LATER = "it comes with a later release; until then keep a plain dense tensor there, or leave it out"
+_HINT = "keep a plain tensor there, or leave it out"
 
 
-def check(tensor: Tensor, where: str) -> None:
-    """Refuse what a commit can not hold yet.
+def check(tensor: Tensor, where: str, *, known: bool = False) -> None:
+    """Refuse what no commit can hold.
+
+    Args:
+        tensor: Any tensor.
+        where: Its place, for the error.
+        known: It is a subclass that is known.
 
     Raises:
-        InvalidInputError: A subclass, a sparse, quantized, nested, conjugated, negated or meta tensor, or a dtype
-            that is not in `DTYPES`; the message names `where`.
+        InvalidInputError: A meta, fake or functional tensor, one of `torch.func`, an unknown subclass, a dtype that is
+            not in `NAMES`.
     """
-    reason = unsupported(tensor)
+    reason = unsupported(tensor, known=known)
     if reason is not None:
-        raise refused(where, reason, hint=_LATER)
+        raise refused(where, reason, hint=_HINT)
 
 
-def unsupported(tensor: Tensor) -> str | None:
-    """Say why a commit can not hold a tensor yet; None if it can."""
+def unsupported(tensor: Tensor, *, known: bool = False) -> str | None:
+    """Say why a commit can not hold a tensor; None if it can. It may be made of others: see `composites`."""
     kind = type(tensor)
     if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
         return "a lazy module's tensor has no elements before its first forward pass"
-    if kind not in _EXACT:
+    if kind not in _EXACT and not known:
         return f"a tensor of class {kind.__module__}.{kind.__qualname__} is not supported"
-    if tensor.layout is not torch.strided:
-        return f"a tensor of layout {str(tensor.layout).removeprefix('torch.')} is not supported"
     for found, what in (
-        (tensor.is_quantized, "a quantized tensor is not supported"),
-        (tensor.is_nested, "a nested tensor is not supported"),
         (tensor.is_meta, "a meta tensor has no elements"),
-        (tensor.is_conj(), "a conjugated view is not supported; `tensor.resolve_conj()` makes a plain tensor"),
-        (tensor.is_neg(), "a negated view is not supported; `tensor.resolve_neg()` makes a plain tensor"),
-        (tensor._is_zerotensor(), "a ZeroTensor is not supported"),
         (torch._is_functional_tensor(tensor), "a functional tensor is not supported"),
-        (tensor.dtype not in DTYPES, f"a tensor of dtype {str(tensor.dtype).removeprefix('torch.')} is not supported"),
+        (torch._C._functorch.is_functorch_wrapped_tensor(tensor), "a tensor inside torch.func is not supported"),
+        # Newer torch has no such thing.
+        (getattr(tensor, "has_names", bool)(), "a tensor with named dimensions is not supported"),
+        (tensor.dtype not in NAMES, f"a tensor of dtype {str(tensor.dtype).removeprefix('torch.')} is not supported"),
+    ):
+        if found:
+            return what
+    return None
+
+
+def special(tensor: Tensor) -> str | None:
+    """Say what a tensor is if its elements do not simply lie in memory; None if they do."""
+    if tensor.layout is not torch.strided or tensor.is_mkldnn:
+        return f"a tensor of layout {str(tensor.layout).removeprefix('torch.').lstrip('_')}"
+    for found, what in (
+        (tensor.is_quantized, "a quantized tensor"),
+        (tensor.is_nested, "a nested tensor"),
+        (tensor.is_conj(), "a conjugated view"),
+        (tensor.is_neg(), "a negated view"),
+        (tensor._is_zerotensor(), "a ZeroTensor"),
     ):
         if found:
             return what
@@ -180,13 +203,23 @@ def empty(stored: ReadableTensor, *, device: torch.device | None = None) -> Tens
     Raises:
         InvalidInputError: The installed torch has no such dtype.
     """
-    dtype = _BY_NAME.get(stored.dtype)
-    if dtype is None:
-        raise refused("restore", f"this torch has no dtype {stored.dtype}", code="unknown-dtype", hint="update torch")
+    dtype = dtype_of(stored.dtype)
     if stored.order is None:
         return torch.empty(stored.shape, dtype=dtype, device=device)
     base = torch.empty([stored.shape[dim] for dim in stored.order], dtype=dtype, device=device)
     return base.permute(inverse(stored.order))
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Give a dtype by name.
+
+    Raises:
+        InvalidInputError: The installed torch has no such dtype.
+    """
+    dtype: torch.dtype | None = _BY_NAME.get(name)
+    if dtype is None:
+        raise refused("restore", f"this torch has no dtype {name}", code="unknown-dtype", hint="update torch")
+    return dtype
 
 
 def inverse(order: Sequence[int]) -> list[int]:
@@ -208,8 +241,9 @@ def same_bits(left: Tensor, right: Tensor) -> bool:
 
 
 def described(tensor: Tensor) -> str:
-    """Show dtype and shape as errors do: `float32 [4, 3]`."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+    """Show dtype and shape as errors do: `float32 [4, 3]`; of what is not plain also what it is."""
+    layout = "" if tensor.layout is torch.strided else f"{str(tensor.layout).removeprefix('torch.').lstrip('_')} "
+    return f"{layout}{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def stored_described(stored: ReadableTensor) -> str:

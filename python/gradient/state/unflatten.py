@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gradient._core import Alias, Named, StoredTensor
-from gradient.errors import CorruptionError
-from gradient.state import arrays, tensors
+from gradient.errors import CorruptionError, InvalidInputError
+from gradient.state import arrays, composites, tensors
 from gradient.state.paths import Path, shown
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gradient._types import ReadableTensor
 
     Make = Callable[[StoredTensor, Path], Any]
+    Later = Callable[[Callable[[], None]], object]
 
 _FACTORIES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, dict)}
 
@@ -31,11 +32,13 @@ class Unflattener:
         section: The component's section, for errors.
         name: The component's name.
         make: Gives the tensor or array for a stored one; called once for each, aliases share it.
+        later: Takes what has to be called once the elements of all of these were read.
     """
 
-    def __init__(self, section: str, name: str, make: Make) -> None:
+    def __init__(self, section: str, name: str, make: Make, later: Later) -> None:
         self._where = (section, name)
         self._make = make
+        self._later = later
         self._made: dict[Path, Any] = {}
 
     def value(self, node: Any, path: Path) -> Any:
@@ -74,7 +77,17 @@ class Unflattener:
             )
         return self._made[target]
 
+    def note(self, path: Path, tensor: Tensor) -> None:
+        """Take a live tensor for the one at `path`: aliases of it get this one."""
+        self._made[path] = tensor
+
     def _named(self, node: Named, path: Path) -> Any:
+        if node.name in composites.BITS:
+            inner = self.value(node.value, path)
+            made = self._made[path] = composites.flip(_as_tensor(inner, shown(*self._where, path)), (node.name,))
+            return made
+        if node.name in composites.NAMES:
+            return self._composite(node, path)
         if node.name == "numpy-scalar":
             return arrays.scalar_from(_as(bytes, node.value), _as(str, node.extra))
         value = self.value(node.value, path)
@@ -95,15 +108,24 @@ class Unflattener:
             hint="update gradient",
         )
 
+    def _composite(self, node: Named, path: Path) -> Tensor:
+        parts, extra = composites.parts_of(node)
+        inner = {key: self.value(part, composites.inside(path, key)) for key, part in parts.items()}
+        made, finish = composites.compose(node.name, inner, extra, shown(*self._where, path))
+        self._later(finish)
+        self._made[path] = made
+        return made
 
-def to_torch(stored: ReadableTensor) -> Tensor:
+
+def to_torch(stored: ReadableTensor | Named) -> Tensor:
     """Make a torch tensor of a tensor or array of a commit, in new memory on the CPU.
 
     Args:
-        stored: A leaf as `_core.Repository.component` or `Repo.state` gives it.
+        stored: A leaf as `_core.Repository.component` or `Repo.state` gives it; or what `Repo.state` gives for a tensor
+            that only torch has (sparse, quantized, nested, conjugated ...).
 
     Returns:
-        The tensor with the dtype, shape and memory order it was committed with.
+        The tensor with the dtype, shape and memory order, or layout and parameters, it was committed with.
 
     Raises:
         CorruptionError: Its bytes are not what was committed.
@@ -111,6 +133,8 @@ def to_torch(stored: ReadableTensor) -> Tensor:
     """
     # A leaf of `Repo.state` wraps the core's, whose `numpy` is a flag and no method.
     core: Any = getattr(stored, "core", stored)
+    if isinstance(core, Named):
+        return _to_composite(core)
     if core.numpy:
         array = arrays.empty(core)
         data = np.frombuffer(core.bytes(), dtype=array.dtype.newbyteorder("<"))
@@ -120,6 +144,24 @@ def to_torch(stored: ReadableTensor) -> Tensor:
         flat = torch.frombuffer(bytearray(core.bytes()), dtype=torch.uint8)
         tensors.copy_bits(made, flat.view(made.dtype).reshape(made.shape))
     return made
+
+
+def _to_composite(named: Any) -> Tensor:
+    if named.name in composites.BITS:
+        return composites.flip(to_torch(named.value), (named.name,))
+    if named.name not in composites.NAMES:
+        raise InvalidInputError(f"a {named.name} is no tensor", code="no-tensor")
+    parts, extra = composites.parts_of(named)
+    inner = {key: to_torch(part) for key, part in parts.items()}
+    made, finish = composites.compose(named.name, inner, extra, "the tensor")
+    finish()
+    return made
+
+
+def _as_tensor(value: object, where: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise CorruptionError(f"{where} is an alias of what is no tensor", code="bad-alias")
+    return value
 
 
 def _as(kind: type[Any], value: object) -> Any:

@@ -21,9 +21,11 @@ pub fn width(flavor: Flavor, dtype: &str) -> Result<u64, ObjectError> {
 fn torch_width(dtype: &str) -> Option<u64> {
     match dtype {
         "bool" | "uint8" | "int8" | "float8_e4m3fn" | "float8_e5m2" | "float8_e4m3fnuz" | "float8_e5m2fnuz"
-        | "float8_e8m0fnu" | "float4_e2m1fn_x2" => Some(1),
-        "uint16" | "int16" | "float16" | "bfloat16" => Some(2),
-        "uint32" | "int32" | "float32" | "complex32" => Some(4),
+        | "float8_e8m0fnu" | "float4_e2m1fn_x2" | "int1" | "int2" | "int3" | "int4" | "int5" | "int6" | "int7"
+        | "uint1" | "uint2" | "uint3" | "uint4" | "uint5" | "uint6" | "uint7" | "bits8" | "bits1x8" | "bits2x4"
+        | "bits4x2" => Some(1),
+        "uint16" | "int16" | "float16" | "bfloat16" | "bits16" => Some(2),
+        "uint32" | "int32" | "float32" | "complex32" | "bcomplex32" => Some(4),
         "uint64" | "int64" | "float64" | "complex64" => Some(8),
         "complex128" => Some(16),
         _ => None,

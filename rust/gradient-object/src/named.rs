@@ -42,6 +42,10 @@ pub enum Name {
     Conjugate,
     /// A tensor whose negative is meant.
     Negative,
+    /// A tensor of zeros without memory of its own; the value is its dtype, the extra its shape and order.
+    Zero,
+    /// A tensor that oneDNN keeps in a layout of its own; the value is the dense one.
+    Mkldnn,
 }
 
 /// What a default-dict may make of a missing key.
@@ -49,7 +53,7 @@ const FACTORIES: [&str; 10] = ["bool", "int", "float", "complex", "str", "bytes"
 
 impl Name {
     /// All names of the table.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::OrderedDict,
         Self::Counter,
         Self::DefaultDict,
@@ -64,6 +68,8 @@ impl Name {
         Self::Nested,
         Self::Conjugate,
         Self::Negative,
+        Self::Zero,
+        Self::Mkldnn,
     ];
 
     /// The name as it is written.
@@ -83,6 +89,8 @@ impl Name {
             Self::Nested => "nested",
             Self::Conjugate => "conjugate",
             Self::Negative => "negative",
+            Self::Zero => "zero",
+            Self::Mkldnn => "mkldnn",
         }
     }
 
@@ -112,9 +120,20 @@ impl Name {
             Self::Quantized | Self::Nested => {
                 (is_map && matches!(extra, Value::Map(_)), "wants a mapping of the parts, and a mapping")
             }
-            Self::Conjugate | Self::Negative => {
-                (matches!(value, Value::Tensor(_)) && no_extra, "wants a tensor and no extra")
-            }
+            Self::Conjugate => (
+                (is_torch(value) || is_named(value, &[Self::Negative, Self::Zero])) && no_extra,
+                "wants a tensor, an alias, a negative or zeros, and no extra",
+            ),
+            Self::Negative => (
+                (is_torch(value) || is_named(value, &[Self::Zero])) && no_extra,
+                "wants a tensor, an alias or zeros, and no extra",
+            ),
+            Self::Zero => (
+                is_torch_dtype(value)
+                    && matches!(extra, Value::List(parts) if matches!(&parts[..], [shape, order] if is_shape(shape) && (is_shape(order) || matches!(order, Value::None)))),
+                "wants a dtype, and a list of the shape and the order",
+            ),
+            Self::Mkldnn => (is_torch(value) && no_extra, "wants a tensor or an alias, and no extra"),
         };
         if good {
             return Ok(());
@@ -129,6 +148,19 @@ fn is_length<D>(value: &Value<D>) -> bool {
 
 fn is_shape<D>(value: &Value<D>) -> bool {
     matches!(value, Value::List(dims) if dims.iter().all(is_length))
+}
+
+/// Whether this is a torch tensor, or the alias of one.
+fn is_torch<D>(value: &Value<D>) -> bool {
+    matches!(value, Value::Tensor(tensor) if tensor.flavor == Flavor::Torch) || matches!(value, Value::Alias(_))
+}
+
+fn is_named<D>(value: &Value<D>, names: &[Name]) -> bool {
+    matches!(value, Value::Named { name, .. } if names.contains(name))
+}
+
+fn is_torch_dtype<D>(value: &Value<D>) -> bool {
+    matches!(value, Value::Text(dtype) if dtype::width(Flavor::Torch, dtype).is_ok())
 }
 
 fn is_scalar<D>(value: &Value<D>, extra: &Value<D>) -> bool {

@@ -152,14 +152,7 @@ REFUSED = {
 
 REFUSED_TENSORS = {
     "subclass": lambda: torch.nn.Parameter(torch.ones(1)).as_subclass(type("Mine", (torch.Tensor,), {})),
-    "sparse": lambda: torch.eye(2).to_sparse(),
-    "csr": lambda: torch.eye(2).to_sparse_csr(),
     "meta": lambda: torch.empty(2, device="meta"),
-    "conjugate": lambda: torch.ones(2, dtype=torch.complex64).conj(),
-    "negative": lambda: torch.ones(2, dtype=torch.complex64).conj().imag,
-    "nested": lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]),
-    "quantized": lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8),
-    "sub-byte": lambda: torch.empty(2, dtype=torch.uint4),
 }
 
 

@@ -136,15 +136,6 @@ def test_a_gradient_in_flight_of_a_parameter_without_model_is_refused_by_name(gr
     assert "attach the model" in caught.value.hint
 
 
-def test_a_sparse_gradient_is_refused_with_its_path():
-    state = TrainState()
-    model = nn.Embedding(4, 2, sparse=True)
-    state.add_models({"main": model})
-    model(torch.tensor([1])).sum().backward()
-    with pytest.raises(InvalidInputError, match="grads/main/tensors/weight"):
-        state.capture()
-
-
 def test_gradients_come_back_bit_for_bit_and_are_accumulated_upon(carry, put_back):
     run, other = Run(), Run()
     run.backward()

@@ -1,0 +1,148 @@
+"""Restoring a model's tensors in place when they are made of others: sparse, quantized, nested, conjugated ...
+
+Where the live tensor's parts take the commit's, they are written like any tensor: whoever shares that memory sees it.
+Where they can not (another number of elements that are not zero, another scale), the live tensor gets new parts.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gradient._core import Alias, Named, StoredTensor
+from gradient.errors import CorruptionError
+from gradient.state import composites, tensors
+from gradient.state.paths import Path
+from gradient.state.unflatten import to_torch
+
+if TYPE_CHECKING:
+    from gradient.state.plan import RestorePlan
+    from gradient.state.unflatten import Unflattener
+
+
+class InPlace:
+    """Writes the tensors of one component into live ones.
+
+    Args:
+        plan: The plan of the restore.
+        values: Makes what can not be written in place.
+        mapping: The component's mapping.
+    """
+
+    def __init__(self, plan: RestorePlan, values: Unflattener, mapping: dict[Any, Any]) -> None:
+        self._plan = plan
+        self._values = values
+        self._mapping = mapping
+
+    def resolve(self, path: Path) -> tuple[Path, Any]:
+        """Give the node at a path, behind an alias if one is there; and where it stands.
+
+        Raises:
+            CorruptionError: There is none.
+        """
+        for _ in range(2):
+            node: Any = self._mapping
+            try:
+                for key in path:
+                    inner: Any = node.value if isinstance(node, Named) else node
+                    node = inner[key]
+            except (LookupError, TypeError):
+                raise CorruptionError(f"an alias of {path!r}, where no tensor is", code="bad-alias") from None
+            if not isinstance(node, Alias):
+                return path, node
+            path = tuple(node.path)
+        raise CorruptionError(f"an alias of the alias at {path!r}", code="bad-alias")
+
+    def write(self, path: Path, live: Tensor, where: str) -> None:
+        """Plan to write the tensor at a path into a live one; note a difference if it does not fit."""
+        path, node = self.resolve(path)
+        bits, path, node = self._lies(path, node)
+        if tensors.unsupported(live, known=composites.is_jagged(live)) is not None:
+            self._plan.write(node, live, where)
+            return
+        if bits != composites.bits_of(live):
+            told = [" and ".join(one) or "plain" for one in (bits, composites.bits_of(live))]
+            self._plan.changed.append(f"{where}: {told[0]} in the commit, {told[1]} here")
+            return
+        lies = composites.flip(live, bits)
+        kind = composites.kind_of(lies)
+        if not isinstance(node, Named):
+            if kind is None:
+                self._values.note(path, lies)
+            self._plan.write(node, lies, where)
+        elif kind is None or node.name not in kind.names:
+            self._plan.changed.append(f"{where}: {node.name} in the commit, {tensors.described(lies)} here")
+        else:
+            self._composite(kind, path, node, lies, where)
+
+    def same(self, path: Path, live: Tensor) -> bool:
+        """Tell whether a live tensor is what the commit has at a path, bit for bit."""
+        return composites.same(to_torch(self._whole(path)), live)
+
+    def _lies(self, path: Path, node: Any) -> tuple[tuple[str, ...], Path, Any]:
+        """Follow a node to what lies in memory; and say which bits are set on the way."""
+        flipped: set[str] = set()
+        while isinstance(node, Named) and node.name in composites.BITS:
+            flipped ^= {node.name}
+            node = node.value
+            if isinstance(node, Alias):
+                path, node = self.resolve(tuple(node.path))
+        return tuple(name for name in composites.BITS if name in flipped), path, node
+
+    def _whole(self, path: Path) -> Any:
+        """Give a node with every alias in it replaced by what it means."""
+        _, node = self.resolve(path)
+        return self._filled(node)
+
+    def _filled(self, node: Any) -> Any:
+        if isinstance(node, Alias):
+            return self._whole(tuple(node.path))
+        if isinstance(node, Named):
+            return Named(node.name, self._filled(node.value), node.extra)
+        if isinstance(node, dict):
+            return {key: self._filled(item) for key, item in node.items()}
+        return node
+
+    def _composite(self, kind: composites.Composite, path: Path, node: Any, live: Tensor, where: str) -> None:
+        parts, extra = composites.parts_of(node)
+        found = {key: self.resolve((*path, key))[1] if key else part for key, part in parts.items()}
+        if not all(isinstance(part, StoredTensor | Named) for part in found.values()):
+            raise CorruptionError(f"{where} has parts that are no tensors", code="bad-value")
+        plain = {key: part for key, part in found.items() if isinstance(part, StoredTensor)}
+        if len(plain) == len(found):
+            misfit = kind.misfit(live, plain, extra)
+            if misfit is not None:
+                self._plan.changed.append(f"{where}: {misfit} in the commit, {tensors.described(live)} here")
+                return
+        _, name, own, here = composites.take(live, where)
+        fits = (
+            kind.shares
+            and name == node.name
+            and own.keys() == plain.keys() == found.keys()
+            and all(self._plan.takes(plain[key], own[key]) for key in own)
+        )
+        if not fits and not kind.replaceable(live):
+            self._plan.changed.append(f"{where}: its parts have other shapes in the commit")
+            return
+        if not fits:
+            made = self._values.value(node, path)
+            self._plan.once_read(partial(_replace, kind, live, made))
+            return
+        for key, part in own.items():
+            self._values.note((*path, key), part)
+            self._plan.write(plain[key], part, f"{where}/{key}")
+        self._plan.once_read(partial(composites.finish, kind, live, own, where))
+        self._values.note(path, live)
+        if repr(extra) != repr(here):
+            made, finish = composites.compose(name, own, extra, where)
+            self._plan.once_read(finish)
+            self._plan.once_read(partial(_replace, kind, live, made))
+
+
+def _replace(kind: composites.Composite, live: Tensor, made: Tensor) -> None:
+    with torch.no_grad():
+        kind.replace(live, made)
+    torch.autograd.graph.increment_version([live])
