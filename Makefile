@@ -33,7 +33,8 @@ CRASH_STATES ?= 64
 crash: ## Crash whole repositories on a simulated disk, many more times than make test (an hour)
 	GRADIENT_CRASH_STATES=$(CRASH_STATES) cargo test --release -p gradient-testkit -- --nocapture
 
-kill: develop ## Kill writers at random moments, 1,000 times (15 minutes)
+kill: develop ## Kill writers at random moments, 1,000 times, and at every system call; fill real disks (half an hour)
+	GRADIENT_KILL=all cargo test --release -p gradient-testkit --test kill --test full_disk -- --nocapture
 	GRADIENT_KILLS=1000 $(BIN)/python -m pytest -n $(JOBS) tests/crash/test_kills.py
 
 flip: ## Flip every bit and cut every length of every kind of file (half an hour)

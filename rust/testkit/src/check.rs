@@ -1,16 +1,14 @@
 //! What must hold of a disk after a fault (`reliability.md`, section 1).
 
-use std::path::Path;
 use std::sync::Arc;
 
 use gradient_object::CommitId;
 use gradient_repo::{FsckLevel, FsckOptions, Progress, RefTable, RepoError, Severity, Target, fsck};
-use gradient_storage::sim::SimFs;
 use gradient_storage::{Folder, StorageError};
 
-use crate::leases::bury;
+use crate::disk::Disk;
 use crate::model::{Made, Model, World};
-use crate::process::{Action, DIR, Performed, Process, content, open_storage};
+use crate::process::{Action, Performed, Process, content, open_storage};
 
 /// States that a disk may be found in.
 pub type Allowed = [Arc<Model>];
@@ -22,7 +20,7 @@ const CHECKED_TENSOR: u64 = 1 << 40;
 ///
 /// # Errors
 /// A text for people: it does not open.
-pub fn refs_of(disk: &SimFs) -> Result<RefTable, String> {
+pub fn refs_of(disk: &dyn Disk) -> Result<RefTable, String> {
     match Process::open(disk) {
         Ok(process) => process.repo.refs().map(|(table, _)| table).map_err(|error| error.to_string()),
         Err(error) if is_absent(&error) => Ok(RefTable::new()),
@@ -38,7 +36,7 @@ fn is_absent(error: &RepoError) -> bool {
 ///
 /// # Errors
 /// A text for people: what does not hold.
-pub fn check(disk: &SimFs, allowed: &Allowed) -> Result<(), String> {
+pub fn check(disk: &dyn Disk, allowed: &Allowed) -> Result<(), String> {
     check_live(disk, allowed).map(drop)
 }
 
@@ -46,16 +44,10 @@ pub fn check(disk: &SimFs, allowed: &Allowed) -> Result<(), String> {
 ///
 /// # Errors
 /// A text for people: what does not hold.
-pub fn check_live(disk: &SimFs, allowed: &Allowed) -> Result<Model, String> {
-    let unreadable = bury(disk);
+pub fn check_live(disk: &dyn Disk, allowed: &Allowed) -> Result<Model, String> {
+    let unreadable = disk.bury();
     let mut process = open(disk, allowed)?;
-    let world = world(&process)?;
-    let model = allowed.iter().find(|model| model.world == world);
-    let mut model = model.map(|model| (**model).clone()).ok_or_else(|| {
-        let worlds: Vec<&World> = allowed.iter().map(|model| &model.world).collect();
-        format!("refs are {world:?}; they may be {worlds:?}")
-    })?;
-    model.is_made = true;
+    let mut model = found_of(&process, allowed)?;
     restores(&process, &model).map_err(|error| format!("before the next commit: {error}"))?;
     commit_next(&mut process, &mut model)?;
     maintain(disk, &process, &unreadable)?;
@@ -78,8 +70,23 @@ pub fn check_live(disk: &SimFs, allowed: &Allowed) -> Result<Model, String> {
     Ok(model)
 }
 
+/// Which of the states is there.
+///
+/// # Errors
+/// A text for people: none of them.
+pub(crate) fn found_of(process: &Process, allowed: &Allowed) -> Result<Model, String> {
+    let world = world(process)?;
+    let model = allowed.iter().find(|model| model.world == world);
+    let mut model = model.map(|model| (**model).clone()).ok_or_else(|| {
+        let worlds: Vec<&World> = allowed.iter().map(|model| &model.world).collect();
+        format!("refs are {world:?}; they may be {worlds:?}")
+    })?;
+    model.is_made = true;
+    Ok(model)
+}
+
 /// Opens the repository; makes it if it may not have been made yet.
-fn open(disk: &SimFs, allowed: &Allowed) -> Result<Process, String> {
+fn open(disk: &dyn Disk, allowed: &Allowed) -> Result<Process, String> {
     match Process::open(disk) {
         Ok(process) => Ok(process),
         Err(error) if is_absent(&error) && allowed.iter().any(|model| !model.is_made) => {
@@ -99,7 +106,7 @@ fn world(process: &Process) -> Result<World, String> {
 }
 
 /// Every commit of the model comes back bit by bit.
-fn restores(process: &Process, model: &Model) -> Result<(), String> {
+pub(crate) fn restores(process: &Process, model: &Model) -> Result<(), String> {
     for (id, made) in &model.commits {
         let found =
             process.restore(id).map_err(|error| format!("commit {} of step {}: {error}", id.short(), made.step))?;
@@ -135,11 +142,11 @@ fn commit_next(process: &mut Process, model: &mut Model) -> Result<(), String> {
 }
 
 /// Upkeep, and what a lease that can not be read spares once time has shown that nobody keeps it.
-fn maintain(disk: &SimFs, process: &Process, unreadable: &[String]) -> Result<(), String> {
+fn maintain(disk: &dyn Disk, process: &Process, unreadable: &[String]) -> Result<(), String> {
     process.repo.maintain().map_err(|error| format!("upkeep: {error}"))?;
     if !unreadable.is_empty() {
         for name in unreadable {
-            disk.tamper(&Path::new(DIR).join("leases"), name, None);
+            disk.remove(Folder::Leases, name);
         }
         process.repo.maintain().map_err(|error| format!("upkeep: {error}"))?;
     }
@@ -147,9 +154,9 @@ fn maintain(disk: &SimFs, process: &Process, unreadable: &[String]) -> Result<()
 }
 
 /// Nothing is left behind that grows.
-fn is_swept(disk: &SimFs) -> Result<(), String> {
+fn is_swept(disk: &dyn Disk) -> Result<(), String> {
     for folder in [Folder::Tmp, Folder::Trash, Folder::Leases] {
-        let left = disk.files(&Path::new(DIR).join(folder.name()));
+        let left = disk.files_in(folder);
         if let Some((name, _)) = left.first() {
             return Err(format!("{} files are left in {folder}, the first is {name}", left.len()));
         }

@@ -18,14 +18,10 @@ pub fn bury(disk: &SimFs) -> Vec<String> {
     let folder = Path::new(DIR).join("leases");
     let mut unreadable = Vec::new();
     for (name, bytes) in disk.files(&folder) {
-        let Some((body, hash)) = bytes.split_last_chunk::<HASH_LEN>() else {
+        let Some(body) = readable(&bytes) else {
             unreadable.push(name);
             continue;
         };
-        if blake3::hash(body).as_bytes() != hash {
-            unreadable.push(name);
-            continue;
-        }
         let Some(at) = body.windows(boot.len().max(1)).position(|window| window == boot) else { continue };
         let mut body = body.to_vec();
         body[at..at + boot.len()].fill(b'0');
@@ -34,4 +30,14 @@ pub fn bury(disk: &SimFs) -> Vec<String> {
         disk.tamper(&folder, &name, Some(&body));
     }
     unreadable
+}
+
+/// Says whether the bytes of a lease are as somebody wrote them.
+pub(crate) fn is_readable(bytes: &[u8]) -> bool {
+    readable(bytes).is_some()
+}
+
+fn readable(bytes: &[u8]) -> Option<&[u8]> {
+    let (body, hash) = bytes.split_last_chunk::<HASH_LEN>()?;
+    (blake3::hash(body).as_bytes() == hash).then_some(body)
 }

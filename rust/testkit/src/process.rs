@@ -1,7 +1,6 @@
-//! One process: a handle on a repository of a simulated disk, and the line of commits it is on.
+//! One process: a handle on a repository, and the line of commits it is on.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use gradient_object::{CommitId, Flavor, Key, Mapping, Tensor, Value};
@@ -9,10 +8,14 @@ use gradient_odb::MergeLimits;
 use gradient_repo::{
     ByteSource, Checkout, CommitOutcome, CommitRequest, Progress, RepoError, Repository, Result, Staged, UpkeepLimits,
 };
-use gradient_storage::sim::{Random, SimFs};
-use gradient_storage::{LocalStorage, Storage};
+use gradient_storage::Storage;
+use gradient_storage::sim::Random;
 
-/// Where the repository lies.
+use crate::attempt::{Attempt, Came, Line};
+use crate::disk::Disk;
+use crate::model::Refused;
+
+/// Where the repository lies on a simulated disk.
 pub const DIR: &str = "/home/model/.gradient-repo";
 
 /// What a process does.
@@ -75,7 +78,7 @@ pub enum Performed {
 /// A handle, and where its line of commits stands.
 #[derive(Debug)]
 pub struct Process {
-    disk: SimFs,
+    disk: Box<dyn Disk>,
     /// The handle.
     pub repo: Repository,
     /// The branch of the line.
@@ -105,8 +108,8 @@ pub fn content(number: u64) -> Vec<u8> {
 ///
 /// # Errors
 /// Storage errors.
-pub fn open_storage(disk: &SimFs) -> Result<Arc<dyn Storage>> {
-    Ok(Arc::new(LocalStorage::open_on(disk.clone(), Path::new(DIR))?))
+pub fn open_storage(disk: &dyn Disk) -> Result<Arc<dyn Storage>> {
+    Ok(disk.open()?)
 }
 
 impl Process {
@@ -114,23 +117,41 @@ impl Process {
     ///
     /// # Errors
     /// As [`Repository::init`].
-    pub fn init(disk: &SimFs) -> Result<Self> {
-        let storage = LocalStorage::create_on(disk.clone(), Path::new(DIR))?;
-        Ok(Self::of(disk, Repository::init(Arc::new(storage), "model", "")?.0))
+    pub fn init(disk: &dyn Disk) -> Result<Self> {
+        Ok(Self::of(disk, Repository::init(disk.create()?, "model", "")?.0))
     }
 
     /// Opens the repository.
     ///
     /// # Errors
     /// As [`Repository::open`].
-    pub fn open(disk: &SimFs) -> Result<Self> {
+    pub fn open(disk: &dyn Disk) -> Result<Self> {
         Ok(Self::of(disk, Repository::open(open_storage(disk)?)?))
     }
 
-    fn of(disk: &SimFs, mut repo: Repository) -> Self {
+    fn of(disk: &dyn Disk, mut repo: Repository) -> Self {
         repo.set_upkeep_limits(limits());
-        let disk = disk.clone();
-        Self { disk, repo, branch: "main".to_owned(), base: None, first: true, last: (0, Vec::new()) }
+        let Line { branch, base, first, last } = Line::default();
+        Self { disk: disk.share(), repo, branch, base, first, last }
+    }
+
+    /// Where its line of commits stands.
+    pub fn line(&self) -> Line {
+        Line { branch: self.branch.clone(), base: self.base, first: self.first, last: self.last.clone() }
+    }
+
+    /// Tries something from where its line stands; a refusal is no error.
+    ///
+    /// # Errors
+    /// What the repository says.
+    pub fn attempt(&mut self, attempt: &Attempt) -> Result<Came> {
+        match self.perform(&attempt.action, attempt.newest, attempt.step) {
+            Ok(Performed::Commit(CommitOutcome { commit: id, branch, existing, .. })) => {
+                Ok(Came::Commit { id, branch, existing })
+            }
+            Ok(Performed::Done) => Ok(Came::Done),
+            Err(error) => Refused::of(&error).map(Came::Refused).ok_or(error),
+        }
     }
 
     /// Does it. `newest` is the commit that new branches and tags point to, `step` the next step.
@@ -167,9 +188,8 @@ impl Process {
             Action::Refresh => self.repo.refresh()?,
             Action::Reopen => {
                 self.repo.close()?;
-                let line = (self.branch.clone(), self.base, self.first, self.last.clone());
-                *self = Self::open(&self.disk)?;
-                (self.branch, self.base, self.first, self.last) = line;
+                let Line { branch, base, first, last } = self.line();
+                *self = Self { branch, base, first, last, ..Self::open(&*self.disk)? };
             }
         }
         Ok(Performed::Done)

@@ -72,6 +72,16 @@ impl Scenario {
         Ok((session.disk, session.model))
     }
 
+    /// Says whether somewhere one process comes first while another one publishes.
+    pub fn is_raced(&self) -> bool {
+        self.moves.iter().any(|play| play.meanwhile.is_some())
+    }
+
+    /// Says whether it begins without a repository.
+    pub fn begins_with_nothing(&self) -> bool {
+        self.setup.is_empty()
+    }
+
     /// Plays the scenario to its end and returns the record.
     ///
     /// # Errors

@@ -6,8 +6,9 @@ use gradient_object::CommitId;
 use gradient_repo::{RefTable, RepoError};
 use gradient_storage::sim::{Call, CallKind, SimFs};
 
-use crate::model::{Made, Model, Refused, World};
-use crate::process::{Action, Performed, Process};
+use crate::attempt::{Attempt, Came, NOBODY, needs_commit};
+use crate::model::{Model, World};
+use crate::process::{Action, Process};
 
 /// One thing that one process does.
 #[derive(Clone, Debug)]
@@ -45,20 +46,16 @@ pub struct Session {
     processes: Vec<Option<Process>>,
     step: u64,
     /// What failed, and may have been done all the same.
-    failed: Option<Box<Done>>,
+    failed: Option<Box<Attempt>>,
 }
 
 /// What was done, and what it began from.
 #[derive(Debug)]
 struct Done {
-    action: Action,
-    /// Where the line of commits stood: branch, newest commit, whether it was fresh, the step and tensors of its last.
-    line: (String, Option<CommitId>, bool, (u64, Vec<u64>)),
-    newest: CommitId,
-    step: u64,
+    attempt: Attempt,
     /// How many changes had been made when it was done.
     at: usize,
-    outcome: Result<Performed, RepoError>,
+    outcome: Result<Came, RepoError>,
 }
 
 /// What another process did meanwhile, and the process itself.
@@ -194,51 +191,13 @@ impl Session {
 
     /// Lets the model do the same; says whether something was acknowledged.
     fn compare(&mut self, done: Done) -> Result<Result<bool, RepoError>, String> {
-        let Done { action, line: (branch, base, first, (last_step, last)), newest, step, outcome, .. } = done;
-        let refused = match outcome {
-            Ok(Performed::Commit(outcome)) if outcome.existing => {
-                let is_right = action == Action::Again && base == Some(outcome.commit);
-                return if is_right { Ok(Ok(true)) } else { Err(format!("{action:?} made nothing: {outcome:?}")) };
-            }
-            Ok(Performed::Commit(outcome)) => {
-                let (step, tensors) = match &action {
-                    Action::Commit(tensors) => (step, tensors.clone()),
-                    _ => (last_step, last),
-                };
-                let made = Made { parent: base, step, tensors };
-                let landed = self.model.commit((&branch, first), outcome.commit, made);
-                return match landed {
-                    Ok(landed) if landed == outcome.branch => Ok(Ok(true)),
-                    landed => Err(format!("{action:?} landed on {} and not {landed:?}", outcome.branch)),
-                };
-            }
-            Ok(Performed::Done) => None,
+        match done.outcome {
+            Ok(came) => done.attempt.hold(&mut self.model, &came).map(Ok),
             Err(error) => {
-                let refused = Refused::of(&error);
-                if refused.is_none() {
-                    let line = (branch, base, first, (last_step, last));
-                    let outcome = Ok(Performed::Done);
-                    self.failed = Some(Box::new(Done { action, line, newest, step, at: 0, outcome }));
-                    return Ok(Err(error));
-                }
-                refused
+                self.failed = Some(Box::new(done.attempt));
+                Ok(Err(error))
             }
-        };
-        let mut model = self.model.clone();
-        let expected = match &action {
-            Action::Commit(_) | Action::Again if refused.is_some() => {
-                let made = Made { parent: base, step, tensors: last };
-                model.commit((&branch, first), NOBODY, made).err()
-            }
-            _ => model.apply(&action, newest).err(),
-        };
-        if expected != refused {
-            return Err(format!("{action:?}: refused as {refused:?}, and not as {expected:?}"));
         }
-        if expected.is_none() {
-            self.model = model;
-        }
-        Ok(Ok(refused.is_none() && promises(&action)))
     }
 
     fn acknowledge(&mut self, began: usize) {
@@ -249,29 +208,10 @@ impl Session {
     /// Returns the states that may be found after a call has failed: as if it had done nothing, and as if it had done
     /// all. `found` is the table of refs as it is.
     pub fn allowed_after_failure(&self, found: &RefTable) -> Vec<Arc<Model>> {
-        let mut allowed = vec![Arc::new(self.model.clone())];
-        let Some(failed) = &self.failed else { return allowed };
-        let Done { action, line: (branch, base, first, (last_step, last)), newest, step, .. } = &**failed;
-        let (step, tensors) = match action {
-            Action::Commit(tensors) => (*step, tensors.clone()),
-            Action::Again => (*last_step, last.clone()),
-            _ => {
-                let mut model = self.model.clone();
-                if model.apply(action, *newest).is_ok() {
-                    allowed.push(Arc::new(model));
-                }
-                return allowed;
-            }
-        };
-        // The id of a commit that failed is known only if a branch has it.
-        for id in found.values().map(|target| target.commit()).filter(|id| !self.model.commits.contains_key(id)) {
-            let mut model = self.model.clone();
-            let made = Made { parent: *base, step, tensors: tensors.clone() };
-            if model.commit((branch, *first), id, made).is_ok() {
-                allowed.push(Arc::new(model));
-            }
+        match &self.failed {
+            Some(failed) => failed.may_leave(&self.model, found),
+            None => vec![Arc::new(self.model.clone())],
         }
-        allowed
     }
 
     fn newest(&self) -> CommitId {
@@ -292,24 +232,12 @@ impl Session {
     }
 }
 
-const NOBODY: CommitId = CommitId::from_bytes([0; 32]);
-
-fn needs_commit(action: &Action) -> bool {
-    use crate::process::Goto;
-    matches!(action, Action::Branch(_) | Action::Tag(_) | Action::Again | Action::Checkout(Goto::New(_) | Goto::Newest))
-}
-
-/// Whether that the call returned means that something is durable.
-fn promises(action: &Action) -> bool {
-    !matches!(action, Action::Line(_) | Action::Resume(_) | Action::Maintain | Action::Refresh | Action::Reopen)
-}
-
 fn publishes(call: &Call) -> bool {
     call.kind == CallKind::RenameNoReplace && call.path.starts_with("ops/0")
 }
 
 fn act(process: &mut Process, action: Action, newest: CommitId, step: u64, disk: &SimFs) -> Done {
-    let line = (process.branch.clone(), process.base, process.first, process.last.clone());
-    let outcome = process.perform(&action, newest, step);
-    Done { action, line, newest, step, at: disk.num_changes(), outcome }
+    let attempt = Attempt { action, line: process.line(), newest, step };
+    let outcome = process.attempt(&attempt);
+    Done { attempt, at: disk.num_changes(), outcome }
 }
