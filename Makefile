@@ -12,7 +12,7 @@ EXTENSION := python/gradient/_core.abi3.so
 RUST := Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml) $(shell find rust -path '*/src/*' -name '*.rs' 2>/dev/null)
 JOBS ?= 2
 
-.PHONY: help demo test crash kill flip fuzz asan resume-matrix develop check lint wheel bench deny fmt clean
+.PHONY: help demo test crash kill flip fuzz asan resume-matrix other-versions develop check lint wheel bench deny fmt clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
@@ -42,6 +42,9 @@ flip: ## Flip every bit and cut every length of every kind of file (half an hour
 
 resume-matrix: develop ## Kill every kind of run at every tick and resume it, 960 kills (15 minutes)
 	GRADIENT_RESUME_MATRIX=1 $(BIN)/python -m pytest -n $(JOBS) tests/training/test_resume_matrix.py
+
+other-versions: develop ## Commit one state with another torch and Python: same root hash (OTHER_TORCH=..., 6 GB under target/)
+	.ci/other-versions
 
 develop: $(EXTENSION) ## Set up .venv with the release extension, editable
 	@:

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from gradient import (
-    AlreadyExistsError,
     CorruptionError,
     GradientConfig,
     GradientEngine,
@@ -363,20 +362,52 @@ def test_state_registered_before_the_restore_is_part_of_it(run: Any, ws: Path) -
     assert box.set_to == ["hard"]
 
 
-def test_a_name_is_registered_once_and_the_first_one_stays(run: Any, ws: Path) -> None:
-    engine, _ = registered(run, ws)
-    for call, name in (
-        (lambda: engine.register_state("env", getter=lambda: 0, setter=print), "extra/env"),
-        (lambda: engine.register("curriculum", Box()), "extra/curriculum"),
-        (lambda: engine.register("env", Box()), "extra/env"),
-        (lambda: engine.register_generator("sampler", np.random.default_rng(1)), "rng/sampler"),
-    ):
-        with pytest.raises(AlreadyExistsError, match=name) as caught:
-            call()
-        assert caught.value.hint
+def test_a_name_that_is_registered_again_means_the_new_one_and_that_is_said(
+    run: Any, ws: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, generator = registered(run, ws)
+    engine.register_state("env", getter=lambda: 7, setter=print)
+    engine.register("curriculum", Box("soft"))
+    newer = np.random.default_rng(1)
+    engine.register_generator("sampler", newer)
+    said = [record.message for record in caplog.records if "is registered again" in record.message]
+    assert [line.split()[0] for line in said] == ["extra/env", "extra/curriculum", "rng/sampler"]
     engine.commit(1)
+    drawn = newer.random(3).tolist()
     with Repo.open(ws / "gpt") as repo:
-        assert repo.state("main@1")["extra"]["env"]["value"] == {"level": 3, "seen": (1, 2)}
+        assert repo.state("main@1")["extra"]["env"]["value"] == 7
+    other = generator.random()
+    engine.resume("main@1")
+    assert newer.random(3).tolist() == drawn
+    assert generator.random() != other
+
+
+def test_a_cell_that_registers_run_twice_after_a_resume_gets_the_state_twice(run: Any, ws: Path) -> None:
+    engine, _ = registered(run, ws)
+    engine.commit(2)
+    resumed = attach(run, ws, resume="latest")
+    for _ in range(2):
+        env, sampler = Box(), np.random.default_rng(9)
+        resumed.register_state("env", getter=lambda env=env: env.value, setter=env.set)
+        resumed.register_generator("sampler", sampler)
+        assert env.set_to == [{"level": 3, "seen": (1, 2)}]
+        assert sampler.bit_generator.state == np.random.default_rng(5).bit_generator.state
+    resumed.drop_state("curriculum")
+    resumed.commit(3)
+    late = Box("mine")
+    resumed.register_state("env", getter=lambda: late.value, setter=late.set)
+    assert late.set_to == []
+
+
+def test_a_second_registration_whose_setter_fails_leaves_the_first(run: Any, ws: Path) -> None:
+    engine, _ = registered(run, ws)
+    engine.commit(2)
+    resumed = attach(run, ws, resume="latest")
+    box = Box()
+    resumed.register_state("env", getter=lambda: box.value, setter=box.set)
+    with pytest.raises(ZeroDivisionError):
+        resumed.register_state("env", getter=lambda: 0, setter=lambda value: 1 / 0)
+    assert resumed._session.state.owner()["extra", "env"]._setter == box.set
 
 
 def test_a_late_registration_whose_setter_fails_can_be_made_again(run: Any, ws: Path) -> None:

@@ -236,29 +236,25 @@ class GradientEngine(OpenEngine):
         the generators are set again. What was dropped is not given to the setter. If the setter fails then, the name is
         free again.
 
+        A name that is taken goes over to the new pair, and that is said.
+
         Args:
             name: Its name in the commit.
             getter: Gives the value: numbers, texts, containers, arrays and tensors; see the docs for all of them.
             setter: Takes such a value.
-
-        Raises:
-            AlreadyExistsError: That name is registered already.
         """
         with self._in_use() as session:
-            session.state.add_external(name, getter, setter)
-            restoring.apply_late(session, "extra", name)
+            restoring.register(session, "extra", name, lambda: session.state.add_external(name, getter, setter))
 
     def register(self, name: str, obj: Stateful) -> None:
         """Make an object with `state_dict` and `load_state_dict` part of every commit; else as `register_state`."""
         with self._in_use() as session:
-            session.state.add_object(name, obj)
-            restoring.apply_late(session, "extra", name)
+            restoring.register(session, "extra", name, lambda: session.state.add_object(name, obj))
 
     def register_generator(self, name: str, generator: Any) -> None:
         """Make a generator of torch, NumPy or Python part of every commit; else as `register_state`."""
         with self._in_use() as session:
-            session.state.add_generator(name, generator)
-            restoring.apply_late(session, "rng", name)
+            restoring.register(session, "rng", name, lambda: session.state.add_generator(name, generator))
 
     def drop_state(self, name: str) -> None:
         """Do without state that a commit holds and this script has no place for, so that commits are taken again.

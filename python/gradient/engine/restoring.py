@@ -119,22 +119,35 @@ def restore_latest(session: Session, *, skip_damaged: bool, **options: Any) -> R
         return restore_ref(session, whole.id, **options)
 
 
-def apply_late(session: Session, section: str, name: str) -> None:
-    """Give state that was just registered what the restored commit holds for it, then set the generators again.
+def register(session: Session, section: str, name: str, add: Callable[[], object]) -> None:
+    """Register state, give it what the restored commit holds for it, then set the generators again.
+
+    A name that is taken goes over to the newcomer, which is said: a notebook cell run twice registers anew. It gets
+    what the one before got, unless something was committed since.
 
     Raises:
-        Exception: What the setter raised; the registration is taken back, and every commit is refused until a restore
-            succeeds.
+        Exception: What `add` or the setter raised. The registration is taken back; if the setter had begun, every
+            commit is refused until a restore succeeds.
     """
-    if session.plan is None or session.commit_id is None or (section, name) not in session.plan.pending:
+    before = session.state.owner().get((section, name))
+    add()
+    if before is not None:
+        session.say([f"{section}/{name} is registered again: commits hold the new one, and the one before no longer"])
+    plan = session.plan
+    if plan is None or session.commit_id is None:
         return
+    if (section, name) not in plan.pending:
+        held = session.repo.core.components(session.commit_id).get(section, ()) if before is not None else ()
+        left_out = session.is_dropped(section, name) or f"{section}/{name}" in plan.skipped
+        if name not in held or left_out:
+            return
     mapping = session.repo.core.component(session.commit_id, section, name)
     try:
-        session.state.apply_late(session.plan, section, name, mapping, _reader(session, f"restoring {section}/{name}"))
+        session.state.apply_late(plan, section, name, mapping, _reader(session, f"restoring {section}/{name}"))
     except BaseException as error:
-        if session.plan.partial:
+        if plan.partial:
             session.blocked = f"{section}/{name} could not be set: {error}"
-        session.state.remove(section, name)
+        session.state.take_back(section, name, before)
         raise
     if session.seed is not None:
         session.state.reset_seed(session.seed)

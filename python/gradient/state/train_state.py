@@ -121,22 +121,25 @@ class TrainState:
         self._add(part)
 
     def add_generator(self, name: str, generator: rng.Generator) -> None:
-        """Claim a generator that the script draws from itself."""
+        """Claim a generator that the script draws from itself; a second one by that name takes its place."""
         if rng.is_builtin(name):
             raise InvalidInputError(f"rng/{name} is captured already; a registered generator needs another name")
-        self._add(rng.RegisteredStream(name, generator))
+        self._add(rng.RegisteredStream(name, generator), again=True)
 
     def add_external(self, name: str, getter: Callable[[], Any], setter: Callable[[Any], object]) -> None:
-        """Claim a value of the script's by two functions."""
-        self._add(ExternalPart(name, getter, setter))
+        """Claim a value of the script's by two functions; whatever had the name before has it no longer."""
+        self._add(ExternalPart(name, getter, setter), again=True)
 
     def add_object(self, name: str, obj: Stateful) -> None:
-        """Claim an object by its `state_dict` and `load_state_dict`."""
-        self._add(ObjectPart(name, obj))
+        """Claim an object by its `state_dict` and `load_state_dict`; else as `add_external`."""
+        self._add(ObjectPart(name, obj), again=True)
 
-    def remove(self, section: str, name: str) -> None:
-        """Give up a claim; nothing happens if there is none."""
-        self._parts.pop((section, name), None)
+    def take_back(self, section: str, name: str, before: object) -> None:
+        """Give up a claim; what had the name before, as `owner` gave it, has it again."""
+        if isinstance(before, Part):
+            self._parts[(section, name)] = before
+        else:
+            self._parts.pop((section, name), None)
 
     def owner(self) -> Mapping[tuple[str, str], object]:
         """Give what is claimed: (section, component) to the part that answers for it."""
@@ -292,10 +295,10 @@ class TrainState:
         """Take away every hook that was set on an optimizer or a scaler."""
         self._watch.close()
 
-    def _add(self, part: Part) -> None:
+    def _add(self, part: Part, *, again: bool = False) -> None:
         check_name(part.name, "component")
         key = (part.section, part.name)
-        if key in self._parts:
+        if key in self._parts and not again:
             # To let the second win would leave the first out of every commit, and nobody would know.
             raise AlreadyExistsError(
                 f"{part.where} is registered already", code="taken", hint="choose another name for one of the two"

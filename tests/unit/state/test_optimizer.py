@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -28,7 +29,13 @@ WITH = {
     "SGD": [{"momentum": 0.9, "nesterov": True}, {}, {"momentum": 0.9, "fused": True}],
     "SparseAdam": [{}],
 }
+for _name, _options in WITH.items():
+    # How a step is computed, where this torch can do it on the CPU: those that it refuses are left out below.
+    _parameters = inspect.signature(getattr(optim, _name)).parameters
+    _options += [{**_options[0], how: True} for how in ("foreach", "fused", "capturable") if how in _parameters]
 CASES = [(name, number) for name, options in WITH.items() for number in range(len(options))]
+REFUSALS = ("capturable", "fused", "not supported", "not implemented")
+"""What torch says of a way to step that it has not on the CPU."""
 
 
 def overridden(plan):
@@ -100,16 +107,24 @@ def test_steps_after_a_restore_before_the_first_step_are_bit_equal(name, number,
         model = model_for(name, dtype)
         return model, getattr(optim, name)(model.parameters(), **copy.deepcopy(WITH[name][number]))
 
-    model, optimizer = make()
-    train(model, optimizer, 4)
+    try:
+        model, optimizer = make()
+        train(model, optimizer, 4)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        how = {"foreach", "fused", "capturable"}.intersection(WITH[name][number])
+        assert how and any(word in str(error) for word in REFUSALS), error
+        pytest.skip(f"torch: {error}")
     carried = carry(state_of(model, optimizer).capture())
     other, resumed = make()
     put_back(state_of(other, resumed), carried)
     assert bits(other, resumed) == bits(model, optimizer)
+    assert carry(state_of(other, resumed).capture()).root == carried.root
     for steps in (1, 2, 3):
         train(model, optimizer, 1, start=3 + steps)
         train(other, resumed, 1, start=3 + steps)
         assert bits(other, resumed) == bits(model, optimizer)
+    uninterrupted, continued = (carry(state_of(*pair).capture()) for pair in ((model, optimizer), (other, resumed)))
+    assert continued.root == uninterrupted.root != carried.root
 
 
 @pytest.mark.parametrize("name", ["Adam", "LBFGS", "SGD"])

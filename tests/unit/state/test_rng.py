@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradient.errors import AlreadyExistsError, InvalidInputError, StateMismatchError
+from gradient.errors import InvalidInputError, StateMismatchError
 from gradient.state import TrainState, rng
 
 
@@ -107,11 +107,14 @@ def test_what_has_no_state_or_is_no_generator_is_refused(generator):
         TrainState().add_generator("mine", generator)
 
 
-def test_two_generators_can_not_have_one_name():
+def test_a_second_generator_of_one_name_takes_the_place_of_the_first(carry):
     state = TrainState()
     state.add_generator("mine", random.Random(1))
-    with pytest.raises(AlreadyExistsError):
-        state.add_generator("mine", random.Random(2))
+    state.add_generator("mine", random.Random(2))
+    carried = carry(state.capture())
+    other = TrainState()
+    other.add_generator("mine", random.Random(2))
+    assert repr(carried.component("rng", "mine")) == repr(carry(other.capture()).component("rng", "mine"))
 
 
 def test_the_random_numbers_of_a_device_that_is_not_here_are_kept(carry, put_back):

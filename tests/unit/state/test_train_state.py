@@ -251,7 +251,7 @@ def test_two_claims_can_not_have_one_name():
     with pytest.raises(AlreadyExistsError, match="model/main"):
         run.state.add_models({"main": nn.Linear(1, 1)})
     assert set(run.state.owner()) == {("model", "main"), ("optim", "main"), ("scheduler", "main")}
-    run.state.remove("model", "main")
+    run.state.take_back("model", "main", None)
     run.state.add_models({"main": run.model})
 
 
