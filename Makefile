@@ -29,9 +29,11 @@ test: develop ## Run every test, Rust and Python
 
 # So many states after every change; 8 in `make test`.
 CRASH_STATES ?= 64
+# So many schedules of each of 45 races, 10^5 in all; 100 in `make test`.
+CRASH_SCHEDULES ?= 2300
 
-crash: ## Crash whole repositories on a simulated disk, many more times than make test (an hour)
-	GRADIENT_CRASH_STATES=$(CRASH_STATES) cargo test --release -p gradient-testkit -- --nocapture
+crash: ## Crash and race whole repositories on a simulated disk, many more times than make test (an hour)
+	GRADIENT_CRASH_STATES=$(CRASH_STATES) GRADIENT_SCHEDULES=$(CRASH_SCHEDULES) cargo test --release -p gradient-testkit -- --nocapture
 
 kill: develop ## Kill writers at random moments, 1,000 times, and at every system call; fill real disks (half an hour)
 	GRADIENT_KILL=all cargo test --release -p gradient-testkit --test kill --test full_disk -- --nocapture

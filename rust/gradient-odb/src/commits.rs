@@ -7,7 +7,7 @@ use gradient_object::{Commit, CommitId};
 use gradient_storage::Key;
 
 use crate::cache::commits::{COMMITS_CACHE_BYTES_MAX, CommitCache, encode};
-use crate::odb::lock;
+use crate::odb::{LOOKS_MAX, lock};
 use crate::pack::tail::{Tail, read_all};
 use crate::{Kind, Odb, OdbError, PackId};
 
@@ -111,27 +111,40 @@ impl Odb {
     pub fn commits(&self) -> Result<Arc<CommitRows>, OdbError> {
         let mut kept = lock(&self.commit_rows);
         let mut rows = kept.take().unwrap_or_else(|| Arc::new(self.load_commits()));
+        // What a pack held that has gone lies in one that came since: look again.
+        for _ in 0..LOOKS_MAX {
+            if self.bring_up_to_date(&mut rows)? {
+                break;
+            }
+            self.refresh()?;
+        }
+        *kept = Some(Arc::clone(&rows));
+        Ok(rows)
+    }
+
+    /// Takes in what the index knows; says whether every pack that it names was there.
+    fn bring_up_to_date(&self, rows: &mut Arc<CommitRows>) -> Result<bool, OdbError> {
         let packs = self.index().packs();
         let is_gone = rows.packs.iter().any(|pack| !self.index().contains_pack(pack));
         let new: Vec<_> = packs.into_iter().filter(|(pack, _)| !rows.packs.contains(pack)).collect();
+        let mut is_whole = true;
         if is_gone || !new.is_empty() {
-            let mut changed = (*rows).clone();
+            let mut changed = (**rows).clone();
             for (pack, _, tail) in read_all(&*self.storage, &new) {
                 let added = tail.and_then(|tail| changed.add(&tail));
                 match added {
                     Ok(()) => {}
-                    // Gone meanwhile, or damaged: whoever looks for what it held hears of it.
-                    Err(error) if error.is_missing_file() => {}
+                    Err(error) if error.is_missing_file() => is_whole = false,
+                    // Whoever looks for what a damaged pack held hears of it.
                     Err(error) => drop(crate::odb::damage_of(pack, error)?),
                 }
             }
             if is_gone {
                 self.drop_lost_commits(&mut changed);
             }
-            rows = Arc::new(changed);
+            *rows = Arc::new(changed);
         }
-        *kept = Some(Arc::clone(&rows));
-        Ok(rows)
+        Ok(is_whole)
     }
 
     /// Returns the file `cache/commits`, and keeps the commits as it holds them: what comes next is found in one place.

@@ -44,6 +44,8 @@ pub use memory::{ByteSink, ByteSource};
 pub use merge::{MergeLimits, Merged};
 pub use name::{Kind, ObjectName, PackId};
 pub use odb::Odb;
+#[cfg(feature = "simulated")]
+pub use pool::work_alone;
 pub use progress::Progress;
 pub use transaction::{Relied, Sealed, Transaction};
 pub use verify::{Damage, PackReport, VerifyLevel};

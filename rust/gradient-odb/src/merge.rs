@@ -6,6 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use gradient_storage::Key;
+
+use crate::index::Found;
 use crate::odb::damage_of;
 use crate::pack::blocks::BlockBuilder;
 use crate::pack::entry::{EntryHeader, entry_crc};
@@ -68,17 +71,11 @@ impl Odb {
         }
         let chosen = choose(self.by_age(small)?, limits);
         let expected_len: u64 = chosen.iter().map(|(_, len)| len).sum();
-        let mut merge = Merge {
-            odb: self,
-            pack: PackBuilder::create(&*self.storage, expected_len)?,
-            blocks: BlockBuilder::default(),
-            chunks: HashSet::new(),
-            entry: Vec::new(),
-        };
+        let mut merge = Merge::begin(self, expected_len)?;
         let mut old = BTreeSet::new();
         for (pack, len) in chosen {
             progress.check()?;
-            match merge.take(pack, len) {
+            match merge.take(&pack.key(), pack, len) {
                 Ok(()) => drop(old.insert(pack)),
                 // Gone meanwhile, or damaged: not ours to condemn. What was copied of it does no harm.
                 Err(error) if error.is_missing_file() => {}
@@ -108,6 +105,86 @@ impl Odb {
             }
         }
         self.forget(packs)
+    }
+
+    /// Copies all that packs in the trash hold into one new pack, checked on the way; returns those that were whole, and
+    /// can go.
+    ///
+    /// # Errors
+    /// [`OdbError::Storage`]: nothing was written.
+    pub fn bring_back(&self, packs: &[PackId]) -> Result<Vec<PackId>, OdbError> {
+        let mut merge = Merge::begin(self, 0)?;
+        let mut whole = Vec::new();
+        for pack in packs {
+            let key = Key::trash_pack(pack.as_bytes());
+            let taken = self.storage.len(&key).map_err(OdbError::from).and_then(|len| merge.take(&key, *pack, len));
+            match taken {
+                Ok(()) => whole.push(*pack),
+                // Somebody else has brought it back, or it is damaged; what was copied of it does no harm.
+                Err(error) if error.is_missing_file() => {}
+                Err(error) => drop(damage_of(*pack, error)?),
+            }
+        }
+        if !whole.is_empty() {
+            let finished = merge.pack.finish(merge.blocks.finish()?)?;
+            self.insert_pack(&finished);
+        }
+        Ok(whole)
+    }
+
+    /// Returns the objects of a pack in the trash of which no pack that can be relied on holds a good copy: all copies
+    /// are read, and hashed. None: the pack is damaged, and it can not be told what it holds.
+    ///
+    /// # Errors
+    /// [`OdbError::Storage`]: also for a pack that is gone.
+    pub fn only_in_trash(&self, pack: &PackId) -> Result<Option<Vec<ObjectName>>, OdbError> {
+        let key = Key::trash_pack(pack.as_bytes());
+        let tail = match Tail::read_from(&*self.storage, &key, *pack, self.storage.len(&key)?) {
+            Ok(tail) => tail,
+            Err(error) => return damage_of(*pack, error).map(|_| None),
+        };
+        let mut only = Vec::new();
+        let mut metadata: BTreeMap<PackId, Vec<(ObjectName, Found)>> = BTreeMap::new();
+        let mut doubtful = Vec::new();
+        for row in &tail.index.objects {
+            let name = row.name;
+            match self.index().find_to_rely_on(&name) {
+                None => only.push(name),
+                Some(found) if name.kind != Kind::Chunk => metadata.entry(found.pack).or_default().push((name, found)),
+                Some(found) if self.with_chunk_at(&name, &found, |_| Ok(())).is_ok() => {}
+                Some(found) => doubtful.push((name, found)),
+            }
+        }
+        for (pack, objects) in metadata {
+            let good = self.good_metadata(pack).unwrap_or_default();
+            doubtful.extend(objects.into_iter().filter(|(name, _)| !good.contains(name)));
+        }
+        for (name, found) in doubtful {
+            let is_good = |other: &Found| match name.kind {
+                Kind::Chunk => self.with_chunk_at(&name, other, |_| Ok(())).is_ok(),
+                Kind::Tree | Kind::Commit => self.good_metadata(other.pack).is_ok_and(|good| good.contains(&name)),
+            };
+            if self.find_good_copy(&name, &found, is_good).is_none() {
+                only.push(name);
+            }
+        }
+        Ok(Some(only))
+    }
+
+    /// The trees and commits of a pack that hash to their ids, as they lie on the disk now.
+    fn good_metadata(&self, pack: PackId) -> Result<HashSet<ObjectName>, OdbError> {
+        let tail = Tail::read(&*self.storage, pack, self.storage.len(&pack.key())?)?;
+        let mut good = HashSet::new();
+        tail.for_each_metadata(
+            |kind| kind != Kind::Chunk,
+            |row, raw| {
+                if row.name.is_of(raw) {
+                    good.insert(row.name);
+                }
+                Ok(())
+            },
+        )?;
+        Ok(good)
     }
 
     /// Sorts packs by the time of their oldest commit; packs without one come first.
@@ -146,11 +223,21 @@ struct Merge<'a> {
     entry: Vec<u8>,
 }
 
-impl Merge<'_> {
-    /// Copies everything of a pack that is not there yet.
-    fn take(&mut self, pack: PackId, len: u64) -> Result<(), OdbError> {
+impl<'a> Merge<'a> {
+    fn begin(odb: &'a Odb, expected_len: u64) -> Result<Self, OdbError> {
+        Ok(Self {
+            odb,
+            pack: PackBuilder::create(&*odb.storage, expected_len)?,
+            blocks: BlockBuilder::default(),
+            chunks: HashSet::new(),
+            entry: Vec::new(),
+        })
+    }
+
+    /// Copies everything of the pack under a key that is not there yet.
+    fn take(&mut self, key: &Key, pack: PackId, len: u64) -> Result<(), OdbError> {
         let storage = &*self.odb.storage;
-        let tail = Tail::read(storage, pack, len)?;
+        let tail = Tail::read_from(storage, key, pack, len)?;
         let mut chunks: Vec<_> = tail.index.chunks().collect();
         chunks.sort_unstable_by_key(|(row, _)| row.offset);
         for (row, bases) in chunks {
@@ -158,7 +245,7 @@ impl Merge<'_> {
                 continue;
             }
             self.entry.resize(row.entry_len() as usize, 0);
-            read_into(storage, pack, row.offset, &mut self.entry)?;
+            read_into(storage, key, pack, row.offset, &mut self.entry)?;
             let bad = |what: &str| OdbError::ObjectDamaged {
                 object: row.name,
                 pack,

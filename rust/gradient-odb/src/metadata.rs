@@ -81,7 +81,7 @@ impl Odb {
         let row = table.as_ref().and_then(|rows| rows.get(key.1 as usize));
         let raw = if let Some(row) = row {
             let end = row.offset + u64::from(row.encoded_len);
-            let encoded = read_range(&*self.storage, found.pack, row.offset, end)?;
+            let encoded = read_range(&*self.storage, &found.pack.key(), found.pack, row.offset, end)?;
             Arc::new(decode_block(found.pack, row, &encoded)?)
         } else {
             let tail = Tail::read(&*self.storage, found.pack, found.pack_len)?;

@@ -27,6 +27,8 @@ use crate::{Damage, ObjectName, OdbError, PackId, Sealed, Transaction};
 /// The caches are stale when more packs than this are not in them: reading so many tails takes some milliseconds, and
 /// writing the caches takes time that grows with the repository.
 const UNCACHED_PACKS_MAX: usize = 256;
+/// How often the packs are listed again because some of them went meanwhile.
+pub(crate) const LOOKS_MAX: u32 = 8;
 /// The system's number for a read error of the medium.
 const EIO: i32 = 5;
 
@@ -106,28 +108,41 @@ impl Odb {
 
     /// The caller holds `refreshing`.
     fn refresh_now(&self) -> Result<(), OdbError> {
+        // What a pack held that went before it was read lies in one that came after the listing: look again.
+        for _ in 0..LOOKS_MAX {
+            if self.look()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists and reads once; says whether every pack that was listed could be looked at.
+    fn look(&self) -> Result<bool, OdbError> {
         let listing = list_packs(&*self.storage)?;
         let changes = changes(&self.index(), &listing);
         if changes.gone.is_empty() && changes.to_read.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let tails = judge(read_all(&*self.storage, &changes.to_read))?;
+        let mut is_whole = tails.len() == changes.to_read.len();
         let mut index = self.index_mut();
         index.remove(&changes.gone);
         self.insert_tails(&mut index, tails);
         if !index.has_lost_rows() {
-            return Ok(());
+            return Ok(is_whole);
         }
         drop(index);
         // A pack is gone whose rows may have stood for other packs' too: only the packs can tell.
         let all: Vec<_> = listing.into_iter().collect();
         let tails = judge(read_all(&*self.storage, &all))?;
+        is_whole &= tails.len() == all.len();
         let mut rebuilt = Index::new(MergedIndex::empty());
         self.insert_tails(&mut rebuilt, tails);
         let mut index = self.index_mut();
         rebuilt.inherit(&index);
         *index = rebuilt;
-        Ok(())
+        Ok(is_whole)
     }
 
     fn insert_tails(&self, index: &mut Index, tails: Vec<JudgedTail>) {

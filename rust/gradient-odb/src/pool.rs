@@ -14,6 +14,19 @@ use crate::odb::lock;
 
 static POOL: Mutex<Option<(u32, Arc<ThreadPool>)>> = Mutex::new(None);
 
+#[cfg(feature = "simulated")]
+thread_local! {
+    static ALONE: std::cell::RefCell<Option<Arc<ThreadPool>>> = const { std::cell::RefCell::new(None) };
+}
+
+/// From now on this thread does all work itself, as the one thread of a simulated process: one that waits for its turn
+/// keeps nobody else's work, and the order of its calls is always the same.
+#[cfg(feature = "simulated")]
+pub fn work_alone() {
+    let pool = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+    ALONE.set(pool.ok().map(Arc::new));
+}
+
 /// Runs `work` on the pool of this process; parallel iterators in it use the pool's threads.
 ///
 /// # Errors
@@ -23,6 +36,10 @@ pub(crate) fn install<T: Send>(work: impl FnOnce() -> Result<T, OdbError> + Send
 }
 
 fn pool() -> Result<Arc<ThreadPool>, OdbError> {
+    #[cfg(feature = "simulated")]
+    if let Some(alone) = ALONE.with_borrow(Clone::clone) {
+        return Ok(alone);
+    }
     let process = std::process::id();
     let mut kept = lock(&POOL);
     if let Some((owner, pool)) = &*kept

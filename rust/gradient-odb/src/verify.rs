@@ -139,7 +139,7 @@ impl Odb {
     fn check_entry(&self, tail: &Tail, row: &ObjectRow, bases: &[ChunkId]) -> Result<Option<&'static str>, OdbError> {
         let len = row.entry_len();
         let end = (row.offset + len).next_multiple_of(ALIGN).min(tail.footer.first_block);
-        let bytes = read_range(&*self.storage, tail.pack, row.offset, end)?;
+        let bytes = read_range(&*self.storage, &tail.pack.key(), tail.pack, row.offset, end)?;
         let (entry, padding) = bytes.split_at(len as usize);
         let header = match EntryHeader::decode(entry) {
             Ok(header) => header,

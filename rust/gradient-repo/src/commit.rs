@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use gradient_object::{
     Commit, CommitId, CommitKind, Mapping, Metric, RootTree, Tensor, TensorData, Tree, TreeId, Value,
 };
-use gradient_odb::{ByteSource, Progress, Transaction};
-use gradient_storage::Folder;
+use gradient_odb::{ByteSource, OdbError, Progress, Sealed, Transaction};
+use gradient_storage::{Folder, StorageError};
 
 use crate::clock::now_ns;
 use crate::error::{RepoError, Result};
@@ -18,6 +18,9 @@ use crate::names::{NAME_BYTES_MAX, check_name};
 use crate::operation::{OperationKind, RefTable, Subject, Target};
 use crate::oplog::HeadState;
 use crate::repository::{Change, PUBLISH_ATTEMPTS_MAX, Repository, State};
+
+/// So often a pack is written that is removed before it has its name.
+const REMOVALS_MAX: u32 = 3;
 
 /// A component's value on its way in: the data of a tensor is the position of its bytes in [`CommitRequest::sources`].
 pub type Staged = Value<usize>;
@@ -111,13 +114,15 @@ impl Repository {
         request: &CommitRequest<'_>,
         progress: &Progress,
     ) -> Result<CommitOutcome> {
+        let mut num_removals = 0;
         for _ in 0..PUBLISH_ATTEMPTS_MAX {
             self.place(&state.head, request, CommitId::from_bytes([0; 32]))?;
             let mut transaction = self.odb.begin();
             let (root, raw_len) = stage(&mut transaction, request, progress)?;
             if let Some(existing) = self.existing(&state.head, request, root, raw_len)? {
-                if transaction.has_new_chunks() {
-                    transaction.seal(progress)?; // Chunks that were found damaged, written again.
+                // Chunks that were found damaged, written again.
+                if transaction.has_new_chunks() && seal(transaction, &mut num_removals, progress)?.is_none() {
+                    continue;
                 }
                 // Whoever published the commit may have been killed before its operation was durable.
                 if state.durable < state.head.operation.n {
@@ -140,7 +145,7 @@ impl Repository {
                 error: None,
             };
             let id = transaction.add_commit(&commit)?;
-            let sealed = transaction.seal(progress)?;
+            let Some(sealed) = seal(transaction, &mut num_removals, progress)? else { continue };
             for attempt in 0..PUBLISH_ATTEMPTS_MAX {
                 if attempt > 0 && !self.odb.still_holds(&sealed)? {
                     break; // Something we relied on was condemned while we wrote: write it again.
@@ -251,6 +256,18 @@ fn free_name(table: &RefTable, branch: &str) -> String {
         .filter(|name| check_name(name, "branch").is_ok())
         // A name that was cut at a place where no name may end.
         .unwrap_or_else(|| free_name(table, "kept"))
+}
+
+/// Seals the pack of a transaction. None, the first times: it was removed under its writer, who had been stopped for so
+/// long that others took it for dead; then it has to be written again (rule G3).
+fn seal(transaction: Transaction<'_>, num_removals: &mut u32, progress: &Progress) -> Result<Option<Sealed>> {
+    match transaction.seal(progress) {
+        Err(OdbError::Storage(StorageError::NotFound { .. })) if *num_removals < REMOVALS_MAX => {
+            *num_removals += 1;
+            Ok(None)
+        }
+        sealed => Ok(Some(sealed?)),
+    }
 }
 
 /// Copies and hashes all tensors, builds the component trees and the root; returns the root hash and the raw bytes.

@@ -347,7 +347,19 @@ impl OperationLog {
         if names.numbers.len() < fold_at || head <= floor + UNFOLDED_MIN {
             return Ok(0);
         }
-        let m = head - UNFOLDED_MIN;
+        match self.fold_up_to(head - UNFOLDED_MIN, &names) {
+            // What we were about to read went because somebody else folded it.
+            Err(RepoError::Storage(StorageError::NotFound { .. }))
+                if self.names()?.folded.last().is_some_and(|newest| *newest > floor) =>
+            {
+                Ok(0)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn fold_up_to(&self, m: u64, names: &Names) -> Result<u64> {
+        let floor = names.folded.last().copied().unwrap_or(0);
         let mut payloads = if floor > 0 { self.read_folded(floor)? } else { Vec::new() };
         for n in floor + 1..=m {
             payloads.push(self.read_file(n)?.0.payload()?);

@@ -1,10 +1,11 @@
 //! Upkeep after commits: caches, merging of small packs, folding of operations. Nothing here is needed for
 //! correctness, and a commit is acknowledged before it begins.
 
-use gradient_odb::{MergeLimits, PackId, Progress};
-use gradient_storage::{Folder, StorageError};
+use gradient_odb::{MergeLimits, ObjectName, OdbError, PackId, Progress, Sealed};
+use gradient_storage::{Folder, Key, StorageError};
 
 use crate::error::Result;
+use crate::fsck::{FsckLevel, FsckOptions, examine};
 use crate::lease::all_ended;
 use crate::operation::{OperationKind, Subject};
 use crate::oplog::FOLD_AT;
@@ -66,7 +67,13 @@ impl Repository {
 
     // One operation names the packs that a merged one replaces; then they move to the trash (rule G2).
     fn merge_packs(&self, state: &mut State) -> Result<()> {
-        let Some(merged) = self.odb.merge_small(&self.limits.merge, &Progress::new())? else { return Ok(()) };
+        let merged = match self.odb.merge_small(&self.limits.merge, &Progress::new()) {
+            // Removed under us, who had been stopped for so long that others took us for dead.
+            Err(OdbError::Storage(StorageError::NotFound { .. })) => return Ok(()),
+            merged => merged?,
+        };
+        let Some(merged) = merged else { return Ok(()) };
+        let written = Sealed { pack: Some(merged.new), added_len: 0, relied: Vec::new() };
         loop {
             let present = self.storage.list(Folder::Packs)?;
             let is_present = |id: &PackId| present.iter().any(|file| file.name == format!("{id}.pack"));
@@ -85,6 +92,10 @@ impl Repository {
                 break;
             }
             self.advance(state)?;
+            // Somebody may have condemned the merged pack meanwhile, and then it stands for nothing.
+            if !self.odb.still_holds(&written)? {
+                return Ok(());
+            }
         }
         let running = state.lease.others()?;
         self.odb.retire(&merged.old)?;
@@ -126,13 +137,39 @@ impl Repository {
         let (gone, kept) = std::mem::take(&mut state.trash).into_iter().partition(|(_, then)| all_ended(then, &now));
         state.trash = kept;
         let gone: Vec<(Vec<PackId>, _)> = gone;
-        for id in gone.iter().flat_map(|(packs, _)| packs) {
-            match self.storage.delete(&gradient_storage::Key::trash_pack(id.as_bytes())) {
-                Ok(()) | Err(StorageError::NotFound { .. }) => {}
+        self.delete_from_trash(gone.into_iter().flat_map(|(packs, _)| packs))
+    }
+
+    // What took a pack's place may have been damaged since: what is needed and has no good copy any more is brought back
+    // into a new pack before the old one goes.
+    fn delete_from_trash(&self, packs: impl Iterator<Item = PackId>) -> Result<()> {
+        let delete = |pack: &PackId| match self.storage.delete(&Key::trash_pack(pack.as_bytes())) {
+            Ok(()) | Err(StorageError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        };
+        let mut left = Vec::new();
+        for pack in packs {
+            match self.odb.only_in_trash(&pack) {
+                Ok(Some(only)) if only.is_empty() => delete(&pack)?,
+                Ok(only) => left.push((pack, only)),
+                Err(OdbError::Storage(StorageError::NotFound { .. })) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        if left.is_empty() {
+            return Ok(());
+        }
+        let options = FsckOptions { level: FsckLevel::Metadata, sample_percent: 0.0 };
+        let examined = examine(&self.storage, options, &Progress::new())?;
+        // Where anything is damaged, what the trash holds may be all that is left of it (rule G5).
+        let is_whole = examined.report.is_clean();
+        let is_needed = |only: &[ObjectName]| only.iter().any(|object| examined.needed.contains(object));
+        let (spare, needed): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|(_, only)| is_whole && only.as_ref().is_none_or(|only| !is_needed(only)));
+        let needed: Vec<PackId> = needed.into_iter().map(|(pack, _)| pack).collect();
+        let brought_back = self.odb.bring_back(&needed)?;
+        // One that is damaged itself stays where it is: nobody can tell what goes with it.
+        spare.iter().map(|(pack, _)| pack).chain(&brought_back).try_for_each(|pack| Ok(delete(pack)?))
     }
 
     // Files in `tmp/` are listed before the leases: whoever made one of them had its lease written earlier, so with
@@ -144,7 +181,7 @@ impl Repository {
             return Ok(());
         }
         for file in listed.iter().filter(|file| is_temporary(&file.name)) {
-            match self.storage.delete(&gradient_storage::Key::new(Folder::Tmp, &file.name)?) {
+            match self.storage.delete(&Key::new(Folder::Tmp, &file.name)?) {
                 Ok(()) | Err(StorageError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -161,7 +198,7 @@ fn is_temporary(name: &str) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use gradient_storage::{Key, MemoryStorage, Storage};
+    use gradient_storage::{MemoryStorage, Storage};
 
     use super::*;
     use crate::lease::{LeaseKeeper, SILENCE_MAX};

@@ -134,7 +134,8 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
 
     /// Returns the regular files of a folder whose names are names of keys, sorted by name.
     ///
-    /// One enumeration: files that come or go meanwhile may be in it or not, all others are in it once.
+    /// Files that come or go meanwhile may be in it or not, all others are in it once. Where one goes while it is looked
+    /// at, the folder is listed again, a few times: what has taken its place is in the list.
     ///
     /// # Errors
     /// As the trait.
@@ -201,6 +202,7 @@ pub trait PackWriter: Send {
     ///
     /// # Errors
     /// - [`StorageError::AlreadyExists`]: a pack of that id came first; it is untouched.
+    /// - [`StorageError::NotFound`]: somebody took its writer for dead and removed it; it has to be written again.
     /// - [`StorageError::Io`]: the pack is absent, or whole but perhaps not durable.
     /// - [`StorageError::Poisoned`]: an earlier call on this writer, or a sync through its storage, failed.
     fn seal(self: Box<Self>) -> Result<(), StorageError>;

@@ -13,11 +13,20 @@ const HASH_LEN: usize = 32;
 
 /// Lets every lease name another boot; returns the names of those that can not be read, which only time can tell dead.
 pub fn bury(disk: &SimFs) -> Vec<String> {
+    bury_some(disk, |_| true)
+}
+
+/// Lets one lease name another boot, if it can be read.
+pub(crate) fn bury_one(disk: &SimFs, lease: &str) {
+    bury_some(disk, |name| name == lease);
+}
+
+fn bury_some(disk: &SimFs, is_dead: impl Fn(&str) -> bool) -> Vec<String> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let boot = boot.trim().as_bytes();
     let folder = Path::new(DIR).join("leases");
     let mut unreadable = Vec::new();
-    for (name, bytes) in disk.files(&folder) {
+    for (name, bytes) in disk.files(&folder).into_iter().filter(|(name, _)| is_dead(name)) {
         let Some(body) = readable(&bytes) else {
             unreadable.push(name);
             continue;

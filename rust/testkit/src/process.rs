@@ -186,24 +186,45 @@ impl Process {
             })?,
             Action::Maintain => self.repo.maintain()?,
             Action::Refresh => self.repo.refresh()?,
-            Action::Reopen => {
-                self.repo.close()?;
-                let Line { branch, base, first, last } = self.line();
-                *self = Self { branch, base, first, last, ..Self::open(&*self.disk)? };
-            }
+            Action::Reopen => self.reopen()?,
         }
         Ok(Performed::Done)
+    }
+
+    /// Closes the handle and opens another one, on the same line.
+    ///
+    /// # Errors
+    /// What the repository says.
+    pub fn reopen(&mut self) -> Result<()> {
+        self.repo.close()?;
+        let Line { branch, base, first, last } = self.line();
+        *self = Self { branch, base, first, last, ..Self::open(&*self.disk)? };
+        Ok(())
+    }
+
+    /// The way of this process to the disk.
+    pub fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    /// The numbers of what the tensors of a commit hold.
+    ///
+    /// # Errors
+    /// What the repository says.
+    pub fn numbers(&self, commit: &CommitId) -> Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for (name, _) in self.repo.component(commit, "model", "main")?.iter() {
+            // The number of what a tensor holds stands in its name, behind its place.
+            let Key::Text(name) = name else { continue };
+            numbers.extend(name.rsplit('-').next().and_then(|number| number.parse::<u64>().ok()));
+        }
+        Ok(numbers)
     }
 
     fn resume(&mut self, name: &str) -> Result<()> {
         self.repo.refresh()?;
         let tip = self.repo.resolve(name, None)?;
-        let mut tensors = Vec::new();
-        for (name, _) in self.repo.component(&tip.commit, "model", "main")?.iter() {
-            // The number of what a tensor holds stands in its name, behind its place.
-            let Key::Text(name) = name else { continue };
-            tensors.extend(name.rsplit('-').next().and_then(|number| number.parse::<u64>().ok()));
-        }
+        let tensors = self.numbers(&tip.commit)?;
         name.clone_into(&mut self.branch);
         (self.base, self.first) = (Some(tip.commit), true);
         self.last = (tip.step, tensors);

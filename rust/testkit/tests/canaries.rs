@@ -10,7 +10,8 @@ use gradient_repo::{OperationKind, OperationLog, Published, Refs, Subject};
 use gradient_storage::sim::{Call, CallKind, Canary, Failure, Fault, SimErrno, SimFs};
 use gradient_storage::{Key, LocalStorage, Storage};
 use gradient_testkit::{
-    Action, DIR, Faulty, Model, Move, Process, Scenario, Session, Tally, check, content, explore, scenarios,
+    Action, Broken, Crew, DIR, Faulty, Model, Move, Points, Process, Scenario, Session, Strategy, Tally, check,
+    content, explore, judge, races, scenarios,
 };
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -116,5 +117,39 @@ fn no_second_look_after_a_condemnation_turns_the_race_with_a_collector_red() {
     assert_eq!(commit_beside_a_collector(false), Ok(()));
     let error = commit_beside_a_collector(true).expect_err("a chunk is gone");
     assert!(error.contains("is not in this repository"), "{error}");
+    assert!(start.elapsed() < WITHIN);
+}
+
+/// Row 14 on one race: a process is stopped at each of its calls.
+fn stopped_everywhere(name: &str, who: usize, broken: Option<Broken>) -> Result<(), String> {
+    let mut race = races()?.into_iter().find(|race| race.name == name).ok_or("no such race")?;
+    race.broken = broken;
+    let crew = Crew::new(race.scripts.len());
+    for at in 1.. {
+        let played = race.play(&crew, Points::All, Strategy::stop(who, at, 1))?;
+        judge(&race, &played)?;
+        if played.interleaver.is_left_over() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn no_second_look_after_a_condemnation_turns_row_14_red() {
+    let start = Instant::now();
+    let name = "commit x collector";
+    assert_eq!(stopped_everywhere(name, 0, None), Ok(()));
+    let error = stopped_everywhere(name, 0, Some(Broken::LookAgain)).expect_err("a chunk is gone");
+    assert!(error.contains("is not in this repository"), "{error}");
+    assert!(start.elapsed() < WITHIN);
+}
+
+#[test]
+fn an_operation_before_its_pack_turns_row_14_red() {
+    let start = Instant::now();
+    let name = "reader x commit x fold";
+    let error = stopped_everywhere(name, 1, Some(Broken::Order)).expect_err("a reader finds no pack");
+    assert!(error.contains("a reader"), "{error}");
     assert!(start.elapsed() < WITHIN);
 }

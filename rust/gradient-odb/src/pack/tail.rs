@@ -1,7 +1,7 @@
 //! The tail of a pack: everything but its entries, in one or two reads, checked whole.
 
 use gradient_object::METADATA_BYTES_MAX;
-use gradient_storage::{Storage, StorageError};
+use gradient_storage::{Key, Storage, StorageError};
 
 use super::damaged;
 use super::frame::{FOOTER_LEN, Footer, HEADER_LEN};
@@ -28,21 +28,29 @@ impl Tail {
     /// - [`OdbError::PackDamaged`], [`OdbError::Unsupported`]: the pack is not as it was written.
     /// - [`OdbError::Storage`].
     pub(crate) fn read(storage: &dyn Storage, pack: PackId, file_len: u64) -> Result<Self, OdbError> {
+        Self::read_from(storage, &pack.key(), pack, file_len)
+    }
+
+    /// Reads the tail of a pack that lies under a key, in the trash for one.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn read_from(storage: &dyn Storage, key: &Key, pack: PackId, file_len: u64) -> Result<Self, OdbError> {
         if file_len < (HEADER_LEN + FOOTER_LEN) as u64 {
             return Err(damaged(pack, 0, "the file is shorter than header and footer"));
         }
         let guess_at = file_len.saturating_sub(GUESS_LEN);
-        let mut bytes = read_range(storage, pack, guess_at, file_len)?;
+        let mut bytes = read_range(storage, key, pack, guess_at, file_len)?;
         let mut head = [0; HEADER_LEN];
         if guess_at == 0 {
             head.copy_from_slice(&bytes[..HEADER_LEN]);
         } else {
-            read_into(storage, pack, 0, &mut head)?;
+            read_into(storage, key, pack, 0, &mut head)?;
         }
         let foot = bytes.last_chunk::<FOOTER_LEN>().expect("the guess holds at least a footer");
         let footer = Footer::decode(pack, file_len, &head, foot)?;
         if footer.first_block < guess_at {
-            let mut whole = read_range(storage, pack, footer.first_block, guess_at)?;
+            let mut whole = read_range(storage, key, pack, footer.first_block, guess_at)?;
             whole.append(&mut bytes);
             bytes = whole;
         } else {
@@ -109,15 +117,27 @@ pub(crate) fn decode_block(pack: PackId, row: &BlockRow, encoded: &[u8]) -> Resu
 }
 
 /// Reads the bytes from `start` to `end`, which lie within the file as it was listed.
-pub(crate) fn read_range(storage: &dyn Storage, pack: PackId, start: u64, end: u64) -> Result<Vec<u8>, OdbError> {
+pub(crate) fn read_range(
+    storage: &dyn Storage,
+    key: &Key,
+    pack: PackId,
+    start: u64,
+    end: u64,
+) -> Result<Vec<u8>, OdbError> {
     let mut bytes = vec![0; (end - start) as usize];
-    read_into(storage, pack, start, &mut bytes)?;
+    read_into(storage, key, pack, start, &mut bytes)?;
     Ok(bytes)
 }
 
 /// Fills `out`; a file that ends too early is a damaged pack.
-pub(crate) fn read_into(storage: &dyn Storage, pack: PackId, offset: u64, out: &mut [u8]) -> Result<(), OdbError> {
-    match storage.read_at(&pack.key(), offset, out) {
+pub(crate) fn read_into(
+    storage: &dyn Storage,
+    key: &Key,
+    pack: PackId,
+    offset: u64,
+    out: &mut [u8],
+) -> Result<(), OdbError> {
+    match storage.read_at(key, offset, out) {
         Ok(()) => Ok(()),
         Err(StorageError::Truncated { .. }) => Err(damaged(pack, offset, "the file ends too early")),
         Err(error) => Err(error.into()),

@@ -20,7 +20,7 @@ pub(super) fn check(odb: &Odb, options: FsckOptions, progress: &Progress, report
     let mut stored = Stored::default();
     let mut seen: BTreeSet<PackId> = BTreeSet::new();
     progress.add_total(odb.disk_bytes());
-    while let Some(pack) = next(odb, &seen) {
+    while let Some(pack) = next(odb, &seen)? {
         progress.check()?;
         seen.insert(pack);
         let is_drawn = is_drawn(options.sample_percent)?;
@@ -43,9 +43,17 @@ pub(super) fn check(odb: &Odb, options: FsckOptions, progress: &Progress, report
     Ok(stored)
 }
 
-fn next(odb: &Odb, seen: &BTreeSet<PackId>) -> Option<PackId> {
-    let damaged = odb.damaged().into_iter().map(|damage| damage.pack);
-    odb.packs().into_iter().chain(damaged).find(|pack| !seen.contains(pack))
+/// Finds a pack that was not looked at; lists them again before it says that there is none.
+fn next(odb: &Odb, seen: &BTreeSet<PackId>) -> Result<Option<PackId>> {
+    let look = || {
+        let damaged = odb.damaged().into_iter().map(|damage| damage.pack);
+        odb.packs().into_iter().chain(damaged).find(|pack| !seen.contains(pack))
+    };
+    if let Some(pack) = look() {
+        return Ok(Some(pack));
+    }
+    odb.refresh()?;
+    Ok(look())
 }
 
 fn take(pack: PackId, checked: &PackReport, stored: &mut Stored, report: &mut FsckReport) {

@@ -34,8 +34,11 @@ use self::handles::Handles;
 use self::os::Os;
 use self::pack::LocalPack;
 use self::system::{System, retry};
-use self::temporary::{Temporary, write_all};
+use self::temporary::{Temporary, again_if_removed, write_all};
 use crate::{Durability, Folder, Key, Listed, PackWriter, Put, Storage, StorageError};
+
+/// How often a folder is listed again because files in it went meanwhile.
+const LISTINGS_MAX: u32 = 8;
 
 /// A repository folder on a local disk or a network file system.
 ///
@@ -161,6 +164,24 @@ impl<S: System> LocalStorage<S> {
         })
     }
 
+    /// Lists a folder; says whether everything in it was still there when it was looked at.
+    fn list_once(&self, folder: Folder, open: &S::Handle, found: &mut Vec<Listed>) -> Result<bool, StorageError> {
+        found.clear();
+        let mut is_whole = true;
+        let failed = |errno| io_error("list", &folder, errno);
+        for name in retry(|| self.system().list(open)).map_err(failed)? {
+            let Ok(key) = Key::new(folder, &name) else { continue };
+            match self.beneath.stat_regular(open, &key) {
+                Ok(stat) => found.push(Listed { name, len: stat.len }),
+                Err(StorageError::NotFound { .. }) => is_whole = false,
+                // Nothing of ours.
+                Err(StorageError::NotAFile { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(is_whole)
+    }
+
     /// Opens a file for reading; packs stay open.
     fn open_for_reading(&self, key: &Key) -> Result<Arc<S::Handle>, StorageError> {
         if key.folder() != Folder::Packs {
@@ -199,10 +220,12 @@ impl<S: System> Storage for LocalStorage<S> {
             Err(StorageError::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
-        let temporary = Temporary::create(&self.beneath)?;
-        temporary.write_all(&[bytes], 0).map_err(|errno| io_error("write", key, errno))?;
-        self.sync_file(temporary.file(), key)?;
-        self.publish(temporary, key)
+        again_if_removed(|| {
+            let temporary = Temporary::create(&self.beneath)?;
+            temporary.write_all(&[bytes], 0).map_err(|errno| io_error("write", key, errno))?;
+            self.sync_file(temporary.file(), key)?;
+            self.publish(temporary, key)
+        })
     }
 
     fn replace(&self, key: &Key, bytes: &[u8], durability: Durability) -> Result<(), StorageError> {
@@ -214,16 +237,18 @@ impl<S: System> Storage for LocalStorage<S> {
             Ok(_) | Err(StorageError::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
-        let temporary = Temporary::create(&self.beneath)?;
-        temporary.write_all(&[bytes], 0).map_err(|errno| io_error("write", key, errno))?;
-        match durability {
-            Durability::Unsynced => temporary.replace(&folder, key),
-            Durability::Synced => {
-                self.sync_file(temporary.file(), key)?;
-                temporary.replace(&folder, key)?;
-                self.sync_folder(&folder, key)
+        again_if_removed(|| {
+            let temporary = Temporary::create(&self.beneath)?;
+            temporary.write_all(&[bytes], 0).map_err(|errno| io_error("write", key, errno))?;
+            match durability {
+                Durability::Unsynced => temporary.replace(&folder, key),
+                Durability::Synced => {
+                    self.sync_file(temporary.file(), key)?;
+                    temporary.replace(&folder, key)?;
+                    self.sync_folder(&folder, key)
+                }
             }
-        }
+        })
     }
 
     fn overwrite(&self, key: &Key, bytes: &[u8]) -> Result<(), StorageError> {
@@ -314,15 +339,10 @@ impl<S: System> Storage for LocalStorage<S> {
 
     fn list(&self, folder: Folder) -> Result<Vec<Listed>, StorageError> {
         let open = self.beneath.folder(folder)?;
-        let failed = |errno| io_error("list", &folder, errno);
         let mut found = Vec::new();
-        for name in retry(|| self.system().list(&open)).map_err(failed)? {
-            let Ok(key) = Key::new(folder, &name) else { continue };
-            match self.beneath.stat_regular(&open, &key) {
-                Ok(stat) => found.push(Listed { name, len: stat.len }),
-                // It went while we looked, or is nothing of ours.
-                Err(StorageError::NotFound { .. } | StorageError::NotAFile { .. }) => {}
-                Err(error) => return Err(error),
+        for _ in 0..LISTINGS_MAX {
+            if self.list_once(folder, &open, &mut found)? {
+                break;
             }
         }
         found.sort_unstable();

@@ -15,6 +15,9 @@ use crate::{Folder, Key, Put, StorageError};
 /// How many pieces go into one system call; every system takes at least 1024, and more than this gains nothing.
 const PIECES_A_CALL: usize = 128;
 
+/// So often a file is written that is removed before it has its name.
+const REMOVALS_MAX: u32 = 4;
+
 /// A file in the making. Dropped before it is published, it is removed.
 #[derive(Debug)]
 pub(super) struct Temporary<'a, S: System> {
@@ -53,6 +56,8 @@ impl<'a, S: System> Temporary<'a, S> {
     }
 
     /// Gives the file its name, unless something has it. The caller syncs the folder.
+    ///
+    /// [`StorageError::NotFound`] of the temporary's own key: somebody removed it.
     pub(super) fn publish(self, folder: &S::Handle, key: &Key) -> Result<Put, StorageError> {
         let system = self.system;
         self.publish_by(|from, old, to, new| system.rename_no_replace(from, old, to, new), folder, key)
@@ -81,16 +86,29 @@ impl<'a, S: System> Temporary<'a, S> {
             // A network file system may do it, lose the answer, try again and report its own success as a failure.
             Err(_) if self.is_published_as(folder, key) => Ok(Put::Done),
             Err(Errno::EXIST) => Ok(Put::Taken),
-            Err(errno) => Err(io_error("publish", key, errno)),
+            Err(errno) => Err(self.failed("publish", key, errno)),
         }
     }
 
-    /// Gives the file its name, in place of what has it.
+    /// Tells a temporary that is gone from other failures: others took us for dead, and removed what we left.
+    fn failed(&mut self, operation: &'static str, key: &Key, errno: Errno) -> StorageError {
+        let is_gone = || retry(|| self.system.stat(&self.folder, self.key.name())).is_err_and(|it| it == Errno::NOENT);
+        if errno == Errno::NOENT && is_gone() {
+            self.is_linked = false;
+            return StorageError::NotFound { key: self.key.to_string() };
+        }
+        io_error(operation, key, errno)
+    }
+
+    /// Gives the file its name, in place of what has it. Errors as [`publish`](Self::publish).
     pub(super) fn replace(mut self, folder: &S::Handle, key: &Key) -> Result<(), StorageError> {
-        retry(|| self.system.rename(&self.folder, self.key.name(), folder, key.name()))
-            .map_err(|errno| io_error("replace", key, errno))?;
-        self.is_linked = false;
-        Ok(())
+        match retry(|| self.system.rename(&self.folder, self.key.name(), folder, key.name())) {
+            Ok(()) => {
+                self.is_linked = false;
+                Ok(())
+            }
+            Err(errno) => Err(self.failed("replace", key, errno)),
+        }
     }
 
     /// Says whether the file under the key is this very file.
@@ -108,6 +126,18 @@ impl<S: System> Drop for Temporary<'_, S> {
             let _ = retry(|| self.system.unlink(&self.folder, self.key.name()));
         }
     }
+}
+
+/// Does again what failed because its temporary was removed meanwhile: whoever was stopped for so long that others took
+/// it for dead (rule G3). A few times, so that a folder in which nothing stays is an error in the end.
+pub(super) fn again_if_removed<T>(mut work: impl FnMut() -> Result<T, StorageError>) -> Result<T, StorageError> {
+    for _ in 1..REMOVALS_MAX {
+        match work() {
+            Err(StorageError::NotFound { key }) if key.starts_with("tmp/") => {}
+            done => return done,
+        }
+    }
+    work()
 }
 
 /// Writes all pieces into `file`, one after the other, beginning at `offset`.

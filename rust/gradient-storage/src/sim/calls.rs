@@ -51,8 +51,15 @@ impl<'a> Way<'a> {
 impl SimFs {
     /// Records a call, lets others interrupt it, and makes it fail if it must.
     fn call(&self, kind: CallKind, path: String, len: usize) -> Result<Way<'_>, Errno> {
+        let mut call = Call { kind, path, changes_before: self.num_changes() };
+        if let Some(gate) = &self.gate {
+            gate.pass(&call)?;
+        }
         let mut machine = self.lock();
-        let call = Call { kind, path, changes_before: machine.changes.len() };
+        call.changes_before = machine.changes.len();
+        if kind == CallKind::SyncFolder && call.path == "ops" {
+            machine.let_go();
+        }
         if machine.interruption.as_ref().is_some_and(|interruption| (interruption.is_here)(&call)) {
             let interruption = machine.interruption.take();
             machine.is_interrupted = true;
@@ -256,7 +263,11 @@ impl System for SimFs {
         if machine.live.find(to.inode, new).is_ok() {
             return Err(Errno::EXIST);
         }
-        machine.rename(from, old, to, new, inode);
+        if machine.canary == Some(Canary::OperationBeforePack) && to.path == "packs" {
+            machine.held.push(renamed(from, old, to, new, inode));
+        } else {
+            machine.change(renamed(from, old, to, new, inode));
+        }
         end
     }
 
@@ -265,7 +276,7 @@ impl System for SimFs {
         let inode = machine.live.find(from.inode, old)?;
         // Two names of one file stay as they are.
         if machine.live.find(to.inode, new) != Ok(inode) {
-            machine.rename(from, old, to, new, inode);
+            machine.change(renamed(from, old, to, new, inode));
         }
         end
     }
@@ -298,7 +309,14 @@ impl System for SimFs {
 }
 
 impl Machine {
-    fn rename(&mut self, from: &SimHandle, old: &str, to: &SimHandle, new: &str, inode: u64) {
-        self.change(Change::Rename { from: from.inode, old: old.to_owned(), to: to.inode, new: new.to_owned(), inode });
+    /// Makes the renames that a canary has held back.
+    fn let_go(&mut self) {
+        for change in std::mem::take(&mut self.held) {
+            self.change(change);
+        }
     }
+}
+
+fn renamed(from: &SimHandle, old: &str, to: &SimHandle, new: &str, inode: u64) -> Change {
+    Change::Rename { from: from.inode, old: old.to_owned(), to: to.inode, new: new.to_owned(), inode }
 }

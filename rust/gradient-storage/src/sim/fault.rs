@@ -156,6 +156,8 @@ pub enum Canary {
     SkipFolderSync,
     /// A pack gets its name before its bytes are durable, and so does the operation that relies on it.
     PublishBeforeSync,
+    /// A pack gets its name only after the operation that names its commit.
+    OperationBeforePack,
     /// A write that finds the disk full counts as done.
     IgnoreFullDisk,
 }

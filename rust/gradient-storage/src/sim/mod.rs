@@ -10,6 +10,7 @@
 //! | `crash.rs`  | what is there after a crash: lost, kept, torn, reordered, ...     |
 //! | `fault.rs`  | calls, and how they fail                                         |
 //! | `calls.rs`  | the system calls                                                 |
+//! | `gate.rs`   | what the calls of one process have to pass                       |
 //! | `random.rs` | the same choices for the same seed                               |
 //!
 //! Clones are the same disk, as two processes see it. A handle stays good after its file has lost its name. Links,
@@ -19,6 +20,7 @@ mod calls;
 mod crash;
 mod disk;
 mod fault;
+mod gate;
 mod random;
 
 use std::fmt;
@@ -31,6 +33,7 @@ use self::disk::{Change, Content, Disk, ROOT};
 
 pub use self::crash::{Crash, CrashMode};
 pub use self::fault::{Call, CallKind, Canary, Failure, Fault};
+pub use self::gate::Gate;
 pub use self::random::Random;
 pub use rustix::io::Errno as SimErrno;
 
@@ -44,6 +47,7 @@ const CALLS_RECORDED_MAX: usize = 50_000;
 #[derive(Clone, Debug)]
 pub struct SimFs {
     machine: Arc<Mutex<Machine>>,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 /// What is done before a certain call is made, once.
@@ -63,6 +67,8 @@ struct Machine {
     fault: Option<Fault>,
     num_failures: usize,
     canary: Option<Canary>,
+    /// Renames that a canary holds back.
+    held: Vec<Change>,
     has_rename_no_replace: bool,
     interruption: Option<Interruption>,
     /// Whoever interrupts is spared by the fault.
@@ -101,11 +107,18 @@ impl SimFs {
             fault: None,
             num_failures: 0,
             canary: None,
+            held: Vec::new(),
             has_rename_no_replace: true,
             interruption: None,
             is_interrupted: false,
         };
-        Self { machine: Arc::new(Mutex::new(machine)) }
+        Self { machine: Arc::new(Mutex::new(machine)), gate: None }
+    }
+
+    /// Returns another way to the same disk, whose calls have to pass a gate: that of one process.
+    #[must_use]
+    pub fn through(&self, gate: Arc<dyn Gate>) -> Self {
+        Self { machine: Arc::clone(&self.machine), gate: Some(gate) }
     }
 
     /// Makes everything durable and begins a new record.
@@ -188,6 +201,13 @@ impl SimFs {
         let entries = machine.live.entries(folder).cloned().unwrap_or_default();
         let bytes = |inode| machine.live.content(inode).ok().map(Content::to_vec);
         entries.into_iter().filter_map(|(name, inode)| Some((name, bytes(inode)?))).collect()
+    }
+
+    /// Returns the names in a folder; none if there is no such folder.
+    pub fn names(&self, folder: &Path) -> Vec<String> {
+        let machine = self.lock();
+        let entries = machine.resolve(folder).and_then(|folder| machine.live.entries(folder));
+        entries.map(|entries| entries.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// Changes the bytes of a file, or removes it with none: durably, unseen and outside the record.
