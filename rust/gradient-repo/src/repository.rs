@@ -252,8 +252,10 @@ impl Repository {
     pub(crate) fn publish(&self, state: &mut State, change: Change) -> Result<bool> {
         let mut condemned = state.head.operation.condemned.clone();
         if !condemned.is_empty() {
-            let present = self.odb.packs();
-            condemned.retain(|pack| present.binary_search(pack).is_ok());
+            // One that can not be read now may be read again later, and must not be relied on then.
+            let present: Vec<_> =
+                self.odb.packs().into_iter().chain(self.odb.damaged().into_iter().map(|damage| damage.pack)).collect();
+            condemned.retain(|pack| present.contains(pack));
         }
         self.publish_condemning(state, change, condemned)
     }

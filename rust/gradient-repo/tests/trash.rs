@@ -5,7 +5,10 @@ mod support;
 use std::sync::Arc;
 
 use gradient_odb::{MergeLimits, PackId};
-use gradient_repo::{FsckLevel, FsckOptions, LogQuery, Progress, UpkeepLimits, fsck};
+use gradient_repo::{
+    FsckLevel, FsckOptions, LogQuery, OperationKind, OperationLog, Progress, Published, Refs, Subject, UpkeepLimits,
+    fsck,
+};
 use gradient_storage::{Folder, Key, MemoryStorage, Storage};
 use support::{Line, new, reopen, weight};
 
@@ -106,4 +109,26 @@ fn a_log_is_whole_for_whoever_opened_before_packs_were_merged() {
     repo.maintain().expect("merged");
     let query = LogQuery { start: vec![tip], ..LogQuery::default() };
     assert_eq!(before.history(&query).expect("all of it").len(), usize::from(NUM_COMMITS));
+}
+
+#[test]
+fn a_condemned_pack_stays_condemned_while_it_can_not_be_read() {
+    let (storage, repo) = new();
+    let one = Line::new(&repo, "main").commit(1, 1).commit;
+    let (other, elsewhere) = new();
+    Line::new(&elsewhere, "main").commit(2, 2);
+    let pack = files(&other, Folder::Packs)[0];
+    let bytes = read(&other, &pack.key());
+    storage.overwrite(&pack.key(), &bytes[..bytes.len() / 2]).expect("a pack that can not be read");
+    let log = OperationLog::new(storage.clone());
+    let head = log.head().expect("read").expect("a head");
+    let mut operation = head.operation.clone();
+    (operation.n, operation.previous) = (head.operation.n + 1, Some(head.id));
+    (operation.kind, operation.subject) = (OperationKind::Condemn, Subject::None);
+    (operation.refs, operation.condemned) = (Refs::Whole(head.table.clone()), vec![pack]);
+    assert!(matches!(log.publish(Some(&head), operation).expect("published"), Published::Done(_)));
+
+    let repo = reopen(&storage);
+    Line::from(&repo, "main", one).commit(3, 3);
+    assert_eq!(repo.head_state().expect("open").operation.condemned, [pack]);
 }
