@@ -27,8 +27,15 @@ class ClosedPipe(Exception):  # noqa: N818 - no error: the reader has seen enoug
     """Nobody reads what we print any more."""
 
 
-def data(text: str) -> None:
-    """Print a result."""
+def data(text: str, *, as_is: bool = False) -> None:
+    """Print a result; control characters in it are written out, but for our own colours.
+
+    Args:
+        text: What to print.
+        as_is: It is JSON, which writes them out its own way.
+    """
+    if not as_is:
+        text = safe(text, painted=colored())
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
     except OSError as error:
@@ -39,7 +46,7 @@ def document(schema: str, fields: Mapping[str, object]) -> None:
     """Print one JSON document; `schema` names its keys, which are an interface."""
     import json
 
-    data(json.dumps({"schema": schema, **fields}, indent=2, ensure_ascii=True))
+    data(json.dumps({"schema": schema, **fields}, indent=2, ensure_ascii=True), as_is=True)
 
 
 def paged(text: str) -> None:
@@ -61,6 +68,7 @@ def paged(text: str) -> None:
         return
     import subprocess
 
+    text = safe(text, painted=colored())
     flush()
     try:
         # A shell, because the variable holds a command line, as PAGER does.
@@ -177,6 +185,21 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 
 
+def safe(text: str, *, painted: bool) -> str:
+    """Return `text` with control characters written out; colours stay where they are ours.
+
+    The last look before anything is printed: names of branches, components and metrics come from repositories too.
+    """
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    if not painted:
+        return printable(text)
+    import re
+
+    parts = re.split(r"(\x1b\[[0-9;]*m)", text)
+    return "".join(part if at % 2 else printable(part) for at, part in enumerate(parts))
+
+
 def size(num_bytes: int) -> str:
     """Return a number of bytes as `1.3 GiB`."""
     value, unit = float(num_bytes), 0
@@ -260,7 +283,7 @@ def _talk(text: str, end: str = "\n") -> None:
     # What talk refers to may still sit in stdout's buffer.
     flush()
     try:
-        sys.stderr.write(printable(text) + end if "\x1b" not in text else text + end)
+        sys.stderr.write(safe(text, painted=colored(error=True)) + end)
         sys.stderr.flush()
     except BrokenPipeError:
         pass

@@ -34,7 +34,7 @@ def log(
             width=_out.width() if _out.on_terminal() else None,
         )
         if as_json:
-            _out.data(text)
+            _out.data(text, as_is=True)
         elif text:
             _out.paged(text)
         elif not repo.log_ends(ref, all_refs=all_refs)[0]:

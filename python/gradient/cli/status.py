@@ -47,7 +47,7 @@ def status(
                 },
             )
             return
-        lines = [f"repository {_out.paint(repo.name, _out.BOLD)}, {repo.path}"]
+        lines = [f"repository {_out.paint(_out.one_line(repo.name), _out.BOLD)}, {repo.path}"]
         if repo.description:
             lines.append(_out.one_line(repo.description))
         lines.append(describe_head(repo) + ("" if tip else ", no commits yet"))
