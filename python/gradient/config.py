@@ -9,6 +9,7 @@ from typing import Any
 
 from gradient._types import Compression, ModelState, PathLike
 from gradient.errors import InvalidInputError
+from gradient.memory import check_limit
 
 _COMPRESSION = ("off", "auto", "aggressive")
 _MODEL_STATE = ("all", "trainable")
@@ -38,6 +39,8 @@ class GradientConfig:
         delta_threshold: Of gradient-desc; has no meaning here, since nothing is rounded, and warns when it is set.
         strict_resume: False restores what fits and says what it left out, as `resume(..., strict=False)`.
         model_state: `"trainable"` stores what is frozen once and checks it by hash at resume.
+        max_restore_bytes: A restore makes at most so many bytes of tensors that the script does not have yet
+            (optimizer state, registered values); None is the memory that is available.
 
     Raises:
         InvalidInputError: A value is out of its range.
@@ -54,12 +57,14 @@ class GradientConfig:
     strict_resume: bool = True
     _: KW_ONLY
     model_state: ModelState = "all"
+    max_restore_bytes: int | None = None
 
     def __post_init__(self) -> None:
         self._choice("compression", _COMPRESSION)
         self._choice("model_state", _MODEL_STATE)
         check_interval("checkpoint_every", self.checkpoint_every)
         check_interval("reanchor_interval", self.reanchor_interval)
+        check_limit(self.max_restore_bytes)
         for name in ("repo_name", "branch"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gradient._small_floats import SMALL_FLOATS, table
 from gradient._types import SECTIONS
-from gradient.errors import InternalError, InvalidInputError, NotFoundError
+from gradient.errors import CorruptionError, GradientError, InternalError, InvalidInputError, NotFoundError
+from gradient.memory import check_declared
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,10 +64,11 @@ class StoredTensor:
     Two of them are equal in content exactly when their `digest` is.
     """
 
-    __slots__ = ("_core",)
+    __slots__ = ("_core", "_name")
 
-    def __init__(self, core: _core.StoredTensor) -> None:
+    def __init__(self, core: _core.StoredTensor, name: str = "") -> None:
         self._core = core
+        self._name = name
 
     @property
     def core(self) -> _core.StoredTensor:
@@ -103,19 +105,33 @@ class StoredTensor:
         """A hash of dtype, shape, order and content, known without reading the data."""
         return self._core.digest
 
-    def bytes(self) -> bytes:
+    def bytes(self, *, max_restore_bytes: int | None = None) -> bytes:
         """Read its elements: row-major order, little-endian.
 
+        Args:
+            max_restore_bytes: Most bytes to read; None is the memory that is available.
+
         Raises:
             CorruptionError: A chunk's bytes are not what they were.
+            InvalidInputError: It declares more bytes than that (`restore-too-large`); none was read.
         """
+        check_declared(
+            self.nbytes,
+            max_restore_bytes,
+            what=f"{self._name or 'a tensor'} ({self.dtype} {list(self.shape)})",
+            way_out=f"pass max_restore_bytes={self.nbytes}",
+        )
         return self._core.bytes()
 
-    def numpy(self) -> NDArray[Any]:
+    def numpy(self, *, max_restore_bytes: int | None = None) -> NDArray[Any]:
         """Read it into a new array; see the module for dtypes that NumPy lacks.
+
+        Args:
+            max_restore_bytes: As for `bytes`.
 
         Raises:
             CorruptionError: A chunk's bytes are not what they were.
+            InvalidInputError: As for `bytes`.
         """
         import numpy as np
 
@@ -129,28 +145,31 @@ class StoredTensor:
             unsigned, name = self._foreign()
             stored = np.dtype(unsigned)
             wanted = stored if name is None else _ml_dtype(name) or stored
-        values = np.frombuffer(self.bytes(), dtype=stored).reshape(self.shape)
+        values = self._shaped(np.frombuffer(self.bytes(max_restore_bytes=max_restore_bytes), dtype=stored))
         copied: NDArray[Any] = values.astype(wanted) if wanted.kind == stored.kind else values.view(wanted).copy()
         return copied
 
-    def to_float32(self) -> NDArray[np.float32]:
+    def to_float32(self, *, max_restore_bytes: int | None = None) -> NDArray[np.float32]:
         """Read it as 32-bit floats: exactly where they can hold it, else rounded to the nearest.
 
         Two 4-bit floats share a byte, low half first: the last dimension doubles.
 
+        Args:
+            max_restore_bytes: As for `bytes`.
+
         Raises:
-            InvalidInputError: It is complex, or no number at all.
+            InvalidInputError: It is complex, or no number at all; or as for `bytes`.
             CorruptionError: A chunk's bytes are not what they were.
         """
         import numpy as np
 
         if self.is_array or self.dtype in _PLAIN:
-            values = self.numpy()
+            values = self.numpy(max_restore_bytes=max_restore_bytes)
             if values.dtype.kind not in "biuf":
                 raise InvalidInputError(f"{self.dtype} can not become float32", code="not-real")
             return values.astype(np.float32)
         unsigned, _ = self._foreign()
-        codes = np.frombuffer(self.bytes(), dtype=unsigned).reshape(self.shape)
+        codes = self._shaped(np.frombuffer(self.bytes(max_restore_bytes=max_restore_bytes), dtype=unsigned))
         if self.dtype == "bfloat16":
             widened: NDArray[np.float32] = (codes.astype(np.uint32) << np.uint32(16)).view(np.float32)
             return widened
@@ -163,6 +182,13 @@ class StoredTensor:
 
     def __repr__(self) -> str:
         return f"StoredTensor({self.dtype}, {list(self.shape)})"
+
+    def _shaped(self, values: NDArray[Any]) -> NDArray[Any]:
+        try:
+            return values.reshape(self.shape)
+        except ValueError:
+            message = f"{self._name or 'a tensor'}: NumPy has no arrays of shape {list(self.shape)}"
+            raise InvalidInputError(message, code="no-such-shape", hint="bytes() reads it") from None
 
     def _foreign(self) -> tuple[str, str | None]:
         try:
@@ -230,7 +256,18 @@ class _Components(Mapping[str, Any]):
             message = f"the commit's state has no component {name!r} in section {self._section!r}"
             raise NotInStateError.of(message, name, self._names)
         if name not in self._read:
-            self._read[name] = readable(self._repository.component(self._commit_id, self._section, name))
+            component = self._repository.component(self._commit_id, self._section, name)
+            where = f"{self._section}/{name}"
+            try:
+                self._read[name] = readable(component, where)
+            except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+                if isinstance(error, GradientError):
+                    raise
+                raise CorruptionError(
+                    f"{where} of the commit can not be understood ({type(error).__name__}: {error})",
+                    code="malformed-state",
+                    hint="it was not written by this program, or by a newer one",
+                ) from error
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -240,7 +277,7 @@ class _Components(Mapping[str, Any]):
         return len(self._names)
 
 
-def readable(component: Mapping[Any, Any]) -> dict[Any, Any]:
+def readable(component: Mapping[Any, Any], where: str = "") -> dict[Any, Any]:
     """Turn a component as `_core` gives it into plain values with `StoredTensor` leaves.
 
     An alias becomes the very `StoredTensor` that it stands for. Of the closed table, containers and NumPy scalars
@@ -251,24 +288,24 @@ def readable(component: Mapping[Any, Any]) -> dict[Any, Any]:
     made: dict[int, StoredTensor] = {}
     named: dict[int, Any] = {}
 
-    def convert(value: Any) -> Any:
+    def convert(value: Any, at: str) -> Any:
         if isinstance(value, _core.Alias):
-            return convert(_follow(component, value.path))
+            return convert(_follow(component, value.path), at)
         if isinstance(value, _core.StoredTensor):
-            return made.setdefault(id(value), StoredTensor(value))
+            return made.setdefault(id(value), StoredTensor(value, at))
         if isinstance(value, _core.Named):
             if id(value) not in named:
-                named[id(value)] = _named(value, convert)
+                named[id(value)] = _named(value, lambda item: convert(item, at))
             return named[id(value)]
         if isinstance(value, Mapping):
-            return {key: convert(item) for key, item in value.items()}
+            return {key: convert(item, f"{at}/{key}") for key, item in value.items()}
         if isinstance(value, list):
-            return [convert(item) for item in value]
+            return [convert(item, f"{at}/{index}") for index, item in enumerate(value)]
         if isinstance(value, tuple):
-            return tuple(convert(item) for item in value)
+            return tuple(convert(item, f"{at}/{index}") for index, item in enumerate(value))
         return value
 
-    return {key: convert(item) for key, item in component.items()}
+    return {key: convert(item, f"{where}/{key}") for key, item in component.items()}
 
 
 def stored_tensors(value: Any) -> Iterator[_core.StoredTensor]:
@@ -317,7 +354,7 @@ def _follow(component: Any, path: tuple[object, ...]) -> Any:
         inner: Any = at.value if isinstance(at, _core.Named) else at
         at = inner[key]
     if isinstance(at, _core.Alias):
-        raise InternalError(f"alias to an alias at {path!r}")
+        raise CorruptionError(f"an alias means {path!r}, where another alias is", code="bad-alias")
     return at
 
 

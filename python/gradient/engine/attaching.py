@@ -100,7 +100,7 @@ def named(value: Any) -> dict[str, Any]:
 def _claim(objects: Objects, config: GradientConfig) -> TrainState:
     if not named(objects.model):
         raise InvalidInputError("there is no model to attach to", code="no-model")
-    state = TrainState(grads=objects.grads, model_state=config.model_state)
+    state = TrainState(grads=objects.grads, model_state=config.model_state, max_restore_bytes=config.max_restore_bytes)
     state.add_models(named(objects.model))
     state.add_optimizers(named(objects.optimizer))
     state.add_schedulers(named(objects.scheduler))

@@ -154,7 +154,7 @@ class GradientPart(Part):
         values = Unflattener(
             self.section,
             self.name,
-            lambda stored, path: _made(plan, stored, walked.tensors[str(path[1])]),
+            lambda stored, path: _made(plan, stored, walked.tensors[str(path[1])], self.where),
             plan.once_read,
         )
         for name, node in mapping["tensors"].items():
@@ -176,8 +176,8 @@ class GradientPart(Part):
             plan.then(Phase.GRADIENTS, partial(setattr, parameter, "grad", gradient))
 
 
-def _made(plan: RestorePlan, stored: StoredTensor, parameter: Tensor) -> Tensor:
-    return plan.make_on(stored, parameter.device, like=parameter)
+def _made(plan: RestorePlan, stored: StoredTensor, parameter: Tensor, where: str) -> Tensor:
+    return plan.make_on(stored, parameter.device, where, like=parameter)
 
 
 def _refused(optimizer: str, names: list[str]) -> InvalidInputError:

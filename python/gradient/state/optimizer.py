@@ -145,8 +145,8 @@ class OptimizerPart(Part):
         if writes and isinstance(live, Tensor) and plan.write_if_fits(stored, live, where):
             return live
         if stored.numpy:
-            return plan.make(stored)
-        return plan.make_on(stored, device, dtype=dtype, like=like)
+            return plan.make(stored, where)
+        return plan.make_on(stored, device, where, dtype=dtype, like=like)
 
     def _set_state(self, by_name: dict[str, Tensor], state: dict[str, dict[Any, Any]], kept: set[str]) -> None:
         for name, parameter in by_name.items():

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from gradient._types import SECTIONS
 from gradient.errors import InvalidInputError, StateMismatchError
+from gradient.memory import SMALL, available_bytes, check_declared
 from gradient.state import arrays, tensors
+from gradient.state.paths import shown
 from gradient.state.targets import Target, clashes
 from gradient.state.unflatten import Unflattener
 
@@ -60,7 +62,13 @@ class RestorePlan:
         partial: Something live may have been written, and not all of it.
     """
 
-    def __init__(self, *, strict: bool = True, hyperparameters: Hyperparameters = "commit") -> None:
+    def __init__(
+        self,
+        *,
+        strict: bool = True,
+        hyperparameters: Hyperparameters = "commit",
+        max_restore_bytes: int | None = None,
+    ) -> None:
         self.strict = strict
         self.hyperparameters = hyperparameters
         self.jobs: list[Job] = []
@@ -71,6 +79,8 @@ class RestorePlan:
         self.unexpected: list[str] = []
         self.changed: list[str] = []
         self.partial = False
+        self._max_restore_bytes = max_restore_bytes
+        self._made_bytes = 0
         self._targets: dict[int, list[Target]] = {}
         self._written: list[Tensor] = []
         self._fills: list[Callable[[], object]] = []
@@ -110,8 +120,13 @@ class RestorePlan:
         """Tell whether a stored tensor could be written into this one."""
         return _misfit(stored, tensor) is None
 
-    def make(self, stored: StoredTensor) -> Any:
-        """Make a tensor, or an array, that the stored one will be read into."""
+    def make(self, stored: StoredTensor, where: str) -> Any:
+        """Make a tensor, or an array, that the stored one will be read into.
+
+        Raises:
+            InvalidInputError: With it the restore would make more than `max_restore_bytes`.
+        """
+        self._check_room(stored, where)
         if not stored.numpy:
             made = tensors.empty(stored)
             self._read_into(stored, made, live=False)
@@ -129,6 +144,7 @@ class RestorePlan:
         self,
         stored: StoredTensor,
         device: torch.device,
+        where: str,
         *,
         dtype: torch.dtype | None = None,
         like: Tensor | None = None,
@@ -138,10 +154,15 @@ class RestorePlan:
         Args:
             stored: The tensor of the commit.
             device: Where the new one goes.
+            where: Its name, for errors.
             dtype: Another dtype, to which the values are converted.
             like: A tensor whose strides are taken if shape and memory order are the stored one's. They say more than
                 an order does: of a dimension of length one, for example.
+
+        Raises:
+            InvalidInputError: With it the restore would make more than `max_restore_bytes`.
         """
+        self._check_room(stored, where)
         made = tensors.empty(stored, device=device)
         if like is not None and like.layout is torch.strided and like.shape == made.shape:
             twin = torch.empty_like(like, dtype=made.dtype, device=device, requires_grad=False)
@@ -157,7 +178,9 @@ class RestorePlan:
 
     def values(self, section: str, name: str) -> Unflattener:
         """Give what rebuilds the values of a component with new tensors."""
-        return Unflattener(section, name, lambda stored, _: self.make(stored), self.once_read)
+        return Unflattener(
+            section, name, lambda stored, path: self.make(stored, shown(section, name, path)), self.once_read
+        )
 
     def once_read(self, step: Callable[[], object]) -> None:
         """Plan something to be done right after the tensors were read, after what was planned so before."""
@@ -225,6 +248,18 @@ class RestorePlan:
         # Whoever keeps the plan needs the random numbers again; copies of the tensors would only take memory.
         self.jobs, self._fills, self._written, self._targets = [], [], [], {}
         self._steps = [(phase, step) for phase, step in self._steps if phase is Phase.RNG]
+
+    def _check_room(self, stored: StoredTensor, where: str) -> None:
+        self._made_bytes += stored.nbytes
+        if self._max_restore_bytes is None and self._made_bytes >= SMALL:
+            # Once: what is made from now on is counted.
+            self._max_restore_bytes = available_bytes()
+        check_declared(
+            self._made_bytes,
+            self._max_restore_bytes,
+            what=f"{where}, a tensor of {stored.nbytes} bytes, with what is restored before it",
+            way_out="attach with GradientConfig(max_restore_bytes=...)",
+        )
 
     def _read_into(self, stored: StoredTensor, tensor: Tensor, *, live: bool = True) -> None:
         if stored.nbytes == 0:

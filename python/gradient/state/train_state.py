@@ -11,7 +11,7 @@ import torch
 
 from gradient._core import check_name
 from gradient._types import SECTIONS, Stateful
-from gradient.errors import AlreadyExistsError, InvalidInputError
+from gradient.errors import AlreadyExistsError, CorruptionError, GradientError, InvalidInputError
 from gradient.state import environment, rng
 from gradient.state.dataloader import DataPart
 from gradient.state.external import ExternalPart, ObjectPart
@@ -62,18 +62,22 @@ class TrainState:
             "never" none. A restore brings back what the commit has, and sets every other gradient to None.
         model_state: "all" restores every parameter; "trainable" compares those that need no gradient instead of
             writing them.
+        max_restore_bytes: Most bytes of tensors that a restore makes; None is the memory that is available.
 
     Raises:
         InvalidInputError: An option is unknown.
     """
 
-    def __init__(self, *, grads: Grads = "auto", model_state: ModelState = "all") -> None:
+    def __init__(
+        self, *, grads: Grads = "auto", model_state: ModelState = "all", max_restore_bytes: int | None = None
+    ) -> None:
         if grads not in ("auto", "always", "never"):
             raise InvalidInputError(f"grads={grads!r} is unknown", hint='use "auto", "always" or "never"')
         if model_state not in ("all", "trainable"):
             raise InvalidInputError(f"model_state={model_state!r} is unknown", hint='use "all" or "trainable"')
         self._grads: Grads = grads
         self._model_state: ModelState = model_state
+        self._max_restore_bytes = max_restore_bytes
         self._parts: dict[tuple[str, str], Part] = {}
         self._kept: dict[str, rng.KeptStream] = {}
         self._watch = GradientWatch()
@@ -202,7 +206,7 @@ class TrainState:
         """
         if hyperparameters not in ("commit", "script"):
             raise InvalidInputError(f"hyperparameters={hyperparameters!r} is unknown", hint='use "commit" or "script"')
-        plan = RestorePlan(strict=strict, hyperparameters=hyperparameters)
+        plan = RestorePlan(strict=strict, hyperparameters=hyperparameters, max_restore_bytes=self._max_restore_bytes)
         names = self._names()
         held = [(section, name) for section in SECTIONS for name in sorted(available.get(section, ()))]
         plan.unexpected += [f"section {section}" for section in sorted(set(available) - set(SECTIONS))]
@@ -224,7 +228,7 @@ class TrainState:
             if section == "rng" and name.startswith(rng.CUDA) and not isinstance(part, rng.CudaStream):
                 part = kept[name] = rng.KeptStream(name)
             if part is not None:
-                part.compare(components(section, name), plan, names)
+                compare(part, components(section, name), plan, names)
             elif section in _LATE:
                 plan.pending.append(key)
             else:
@@ -265,8 +269,8 @@ class TrainState:
         part = self._parts.get((section, name))
         if part is None:
             raise InvalidInputError(f"{section}/{name} has not been registered")
-        late = RestorePlan()
-        part.compare(mapping, late, self._names())
+        late = RestorePlan(max_restore_bytes=self._max_restore_bytes)
+        compare(part, mapping, late, self._names())
         late.check()
         try:
             restore(late, read_into)
@@ -324,3 +328,21 @@ class TrainState:
                 plan.messages.append(f"{section}/{name}: not in the commit; it goes on as the script has seeded it")
             else:
                 plan.missing.append(f"{section}/{name}")
+
+
+def compare(part: Part, mapping: dict[Any, Any], plan: RestorePlan, names: ModelNames) -> None:
+    """Let a part compare itself with what a commit holds for it, which may be anything that a tree can hold.
+
+    Raises:
+        CorruptionError: It is not what a part of that kind writes.
+    """
+    try:
+        part.compare(mapping, plan, names)
+    except GradientError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+        raise CorruptionError(
+            f"{part.section}/{part.name} of the commit can not be understood ({type(error).__name__}: {error})",
+            code="malformed-state",
+            hint="it was not written by this program, or by a newer one: take the other parts with only=(...)",
+        ) from error

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradient._core import Alias, Named, StoredTensor
 from gradient.errors import CorruptionError, InvalidInputError
+from gradient.memory import check_declared
 from gradient.state import arrays, composites, tensors
 from gradient.state.paths import Path, shown
 
@@ -129,12 +130,19 @@ def to_torch(stored: ReadableTensor | Named) -> Tensor:
 
     Raises:
         CorruptionError: Its bytes are not what was committed.
-        InvalidInputError: The installed torch has no such dtype.
+        InvalidInputError: The installed torch has no such dtype; or it declares more bytes than there is memory
+            (`restore-too-large`).
     """
     # A leaf of `Repo.state` wraps the core's, whose `numpy` is a flag and no method.
     core: Any = getattr(stored, "core", stored)
     if isinstance(core, Named):
         return _to_composite(core)
+    check_declared(
+        core.nbytes,
+        None,
+        what=f"a tensor ({core.dtype} {list(core.shape)})",
+        way_out="restore it on a machine that has as much",
+    )
     if core.numpy:
         array = arrays.empty(core)
         data = np.frombuffer(core.bytes(), dtype=array.dtype.newbyteorder("<"))
