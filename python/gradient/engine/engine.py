@@ -236,7 +236,7 @@ class GradientEngine(OpenEngine):
         the generators are set again. What was dropped is not given to the setter. If the setter fails then, the name is
         free again.
 
-        A name that is taken goes over to the new pair, and that is said.
+        A name that is taken goes over to the new pair, as it stands, and that is said.
 
         Args:
             name: Its name in the commit.

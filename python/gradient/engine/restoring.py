@@ -122,8 +122,9 @@ def restore_latest(session: Session, *, skip_damaged: bool, **options: Any) -> R
 def register(session: Session, section: str, name: str, add: Callable[[], object]) -> None:
     """Register state, give it what the restored commit holds for it, then set the generators again.
 
-    A name that is taken goes over to the newcomer, which is said: a notebook cell run twice registers anew. It gets
-    what the one before got, unless something was committed since.
+    A name that is taken goes over to the newcomer, which is said: a notebook cell run twice registers anew. The newcomer
+    stays as it is: the run may have gone on since, and giving it what was restored then would roll it back, and the
+    generators with it.
 
     Raises:
         Exception: What `add` or the setter raised. The registration is taken back; if the setter had begun, every
@@ -132,15 +133,10 @@ def register(session: Session, section: str, name: str, add: Callable[[], object
     before = session.state.owner().get((section, name))
     add()
     if before is not None:
-        session.say([f"{section}/{name} is registered again: commits hold the new one, and the one before no longer"])
+        session.say([f"{section}/{name} is registered again: commits hold the new one, as it is, and no longer the old"])
     plan = session.plan
-    if plan is None or session.commit_id is None:
+    if plan is None or session.commit_id is None or (section, name) not in plan.pending:
         return
-    if (section, name) not in plan.pending:
-        held = session.repo.core.components(session.commit_id).get(section, ()) if before is not None else ()
-        left_out = session.is_dropped(section, name) or f"{section}/{name}" in plan.skipped
-        if name not in held or left_out:
-            return
     mapping = session.repo.core.component(session.commit_id, section, name)
     try:
         session.state.apply_late(plan, section, name, mapping, _reader(session, f"restoring {section}/{name}"))

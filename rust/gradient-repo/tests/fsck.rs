@@ -81,7 +81,15 @@ fn what_is_nothing_of_ours_is_named_and_left_and_a_link_in_place_of_a_file_is_an
     let storage: Arc<dyn Storage> = Arc::new(LocalStorage::create(&place).expect("a new folder"));
     let repo = Repository::init(Arc::clone(&storage), "gpt", "").expect("a new repository").0;
     Line::new(&repo, "main").commit(1, 1);
-    let strange = ["notes.txt", "packs/.nfs0001", "packs/0123.pack", "ops/5", "cache/\u{1b}[2J", "leases/README"];
+    let strange = [
+        "notes.txt",
+        "packs/.nfs0001",
+        "packs/0123.pack",
+        "ops/5",
+        "cache/\u{1b}[2J",
+        "leases/README",
+        "lost+found/READ ME",
+    ];
     for name in strange {
         std::fs::write(place.join(name), b"mine").expect("there is room");
     }
@@ -92,11 +100,12 @@ fn what_is_nothing_of_ours_is_named_and_left_and_a_link_in_place_of_a_file_is_an
     assert_eq!(
         named,
         [
-            note(".", "1 names that are nothing of ours, left alone: \"notes.txt\""),
-            note("ops", "1 names that are nothing of ours, left alone: \"5\""),
-            note("packs", "2 names that are nothing of ours, left alone: \".nfs0001\", \"0123.pack\""),
-            note("leases", "1 names that are nothing of ours, left alone: \"README\""),
-            note("cache", "1 names that are nothing of ours, left alone: \"\\u{1b}[2J\""),
+            note(".", "nothing of ours, left alone: \"notes.txt\""),
+            note("ops", "nothing of ours, left alone: \"5\""),
+            note("packs", "nothing of ours, left alone: \".nfs0001\", \"0123.pack\""),
+            note("leases", "nothing of ours, left alone: \"README\""),
+            note("lost+found", "nothing of ours, left alone: \"READ ME\""),
+            note("cache", "nothing of ours, left alone: \"\\u{1b}[2J\""),
         ]
     );
     repair(&storage, true, &Progress::new()).expect("nothing to repair");

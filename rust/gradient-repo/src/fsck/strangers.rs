@@ -17,7 +17,10 @@ pub(super) fn check(storage: &dyn Storage, report: &mut FsckReport) -> Result<()
             Err(StorageError::NotFound { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
-        let (taken, names): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| is_ours(folder, name));
+        // In `lost+found/` there is no grammar: what lies there is repair's or somebody's.
+        let has_grammar = folder != Folder::LostFound;
+        let (taken, names): (Vec<String>, Vec<String>) =
+            names.into_iter().partition(|name| has_grammar && is_ours(folder, name));
         for name in taken {
             let severity = match folder {
                 Folder::Root | Folder::Ops | Folder::Packs => Severity::Error,
@@ -37,10 +40,10 @@ pub(super) fn check(storage: &dyn Storage, report: &mut FsckReport) -> Result<()
         // Escaped: a name may hold what a terminal would obey.
         let mut shown: Vec<String> = names.iter().take(SHOWN_MAX).map(|name| format!("{name:?}")).collect();
         if names.len() > SHOWN_MAX {
-            shown.push("...".to_owned());
+            shown.push(format!("and {} more", names.len() - SHOWN_MAX));
         }
         let place = if folder == Folder::Root { "." } else { folder.name() };
-        let what = format!("{} names that are nothing of ours, left alone: {}", names.len(), shown.join(", "));
+        let what = format!("nothing of ours, left alone: {}", shown.join(", "));
         report.add(Severity::Note, place, what);
     }
     Ok(())
