@@ -122,9 +122,9 @@ def restore_latest(session: Session, *, skip_damaged: bool, **options: Any) -> R
 def register(session: Session, section: str, name: str, add: Callable[[], object]) -> None:
     """Register state, give it what the restored commit holds for it, then set the generators again.
 
-    A name that is taken goes over to the newcomer, which is said: a notebook cell run twice registers anew. The newcomer
-    stays as it is: the run may have gone on since, and giving it what was restored then would roll it back, and the
-    generators with it.
+    A name that is taken goes over to the newcomer, which is said: a notebook cell run twice registers anew. The
+    newcomer stays as it is: the run may have gone on since, and giving it what was restored then would roll it back,
+    and the generators with it.
 
     Raises:
         Exception: What `add` or the setter raised. The registration is taken back; if the setter had begun, every
@@ -133,7 +133,7 @@ def register(session: Session, section: str, name: str, add: Callable[[], object
     before = session.state.owner().get((section, name))
     add()
     if before is not None:
-        session.say([f"{section}/{name} is registered again: commits hold the new one, as it is, and no longer the old"])
+        session.say([f"{section}/{name} is registered again: commits hold the new one, as it is, not the old"])
     plan = session.plan
     if plan is None or session.commit_id is None or (section, name) not in plan.pending:
         return
