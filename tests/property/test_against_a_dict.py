@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from gradient import GradientConfig, GradientEngine, Repo, init_repo, init_workspace
 from gradient.errors import AlreadyExistsError, ConflictError, GradientError, InvalidInputError, NotFoundError
 
-RUNS = int(os.environ.get("GRADIENT_PROPERTY_RUNS", "10"))
+RUNS = int(os.environ.get("GRADIENT_PROPERTY_RUNS", "40"))
 STEPS = int(os.environ.get("GRADIENT_PROPERTY_STEPS", "40"))
 BRANCHES = st.sampled_from(["main", "a", "b"])
 NAMES = st.sampled_from(["main", "a", "b", "t", "u"])
@@ -92,6 +92,9 @@ class Machine(RuleBasedStateMachine):
             assert refs == self.refs
             return
         self.published = number
+        if refs == self.refs:
+            # A checkout of where HEAD is: published, but nothing that undo would take back.
+            return
         self.past.append(self.refs)
         self.future = []
         self.refs = refs
@@ -110,7 +113,8 @@ class Machine(RuleBasedStateMachine):
         return found
 
     def any_commit(self, pick: int) -> Made:
-        return list(self.commits.values())[pick % len(self.commits)]
+        # Small picks are what is tried most: the newest.
+        return list(self.commits.values())[-1 - pick % len(self.commits)]
 
     def at_head(self) -> str | None:
         kind, where = self.refs.head
