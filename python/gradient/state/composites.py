@@ -418,8 +418,13 @@ def inside(path: tuple[Any, ...], key: str) -> tuple[Any, ...]:
     return (*path, key) if key else path
 
 
-def take(tensor: Tensor, where: str) -> tuple[Composite, str, Parts, Any]:
+def take(tensor: Tensor, where: str, *, check: bool = True) -> tuple[Composite, str, Parts, Any]:
     """Take a tensor apart that has a kind.
+
+    Args:
+        tensor: The tensor.
+        where: Its place, for the error.
+        check: Whether its indices are looked at; not if they are about to be written.
 
     Raises:
         InvalidInputError: It can not be taken apart, or its indices are out of range and it would not be taken back.
@@ -428,7 +433,7 @@ def take(tensor: Tensor, where: str) -> tuple[Composite, str, Parts, Any]:
     assert kind is not None
     try:
         name, parts, extra = kind.take(tensor.detach())
-        if isinstance(kind, _Coo | _Compressed | _Nested):
+        if check and isinstance(kind, _Coo | _Compressed | _Nested):
             kind.finish(tensor, parts)
     except (ValueError, RuntimeError) as error:
         raise refused(where, f"it can not be stored: {str(error).splitlines()[0]}") from error

@@ -112,12 +112,17 @@ class InPlace:
         if not all(isinstance(part, StoredTensor | Named) for part in found.values()):
             raise CorruptionError(f"{where} has parts that are no tensors", code="bad-value")
         plain = {key: part for key, part in found.items() if isinstance(part, StoredTensor)}
+        _, name, own, here = composites.take(live, where, check=False)
+        if _is_inference(live, own):
+            self._plan.changed.append(
+                f"{where}: an inference tensor can not be written; make it outside inference_mode"
+            )
+            return
         if len(plain) == len(found):
             misfit = kind.misfit(live, plain, extra)
             if misfit is not None:
                 self._plan.changed.append(f"{where}: {misfit} in the commit, {tensors.described(live)} here")
                 return
-        _, name, own, here = composites.take(live, where)
         fits = (
             kind.shares
             and name == node.name
@@ -140,6 +145,12 @@ class InPlace:
             made, finish = composites.compose(name, own, extra, where)
             self._plan.once_read(finish)
             self._plan.once_read(partial(_replace, kind, live, made))
+
+
+def _is_inference(live: Tensor, parts: composites.Parts) -> bool:
+    # Inside inference mode what looks at the parts may be one, and they can be written.
+    within = torch.is_inference_mode_enabled()
+    return live.is_inference() or (not within and any(part.is_inference() for part in parts.values()))
 
 
 def _replace(kind: composites.Composite, live: Tensor, made: Tensor) -> None:
