@@ -311,10 +311,19 @@ class _Nested(Composite):
             raise ValueError("rows inside the values")
 
     def misfit(self, live: Tensor, parts: Mapping[str, Any], extra: Any) -> str | None:
-        dtype = parts["values"].dtype
+        dtype, found = parts["values"].dtype, extra["layout"]
         layout = "strided" if live.layout is torch.strided else "jagged"
-        same = tensors.NAMES.get(live.dtype) == dtype and layout == extra["layout"]
-        return None if same else f"nested {dtype}, {extra['layout']}"
+        if tensors.NAMES.get(live.dtype) != dtype or layout != found:
+            return f"nested {dtype}, {found}"
+        _, own, here = self.take(live)
+        if layout == "strided":
+            count, rank = (len(extra["sizes"]), len(extra["sizes"][0]) if extra["sizes"] else 0)
+            same = count == live.size(0) and (not count or rank == live.dim() - 1)
+            return None if same else f"{count} tensors of {rank} dimensions"
+        if extra["ragged"] != here["ragged"]:
+            return f"ragged in dimension {extra['ragged']} and not {here['ragged']}"
+        shapes = {key: list(part.shape) for key, part in parts.items()}
+        return None if shapes == {key: list(part.shape) for key, part in own.items()} else f"parts of shapes {shapes}"
 
     def whole(self, parts: Mapping[str, Any], extra: Any) -> tuple[Sequence[int], str]:
         return (), parts["values"].dtype

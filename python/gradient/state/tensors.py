@@ -242,6 +242,10 @@ def same_bits(left: Tensor, right: Tensor) -> bool:
 
 def described(tensor: Tensor) -> str:
     """Show dtype and shape as errors do: `float32 [4, 3]`; of what is not plain also what it is."""
+    if tensor.is_nested and tensor.layout is torch.strided:
+        # It has no shape.
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        return f"nested {dtype}, {tensor.size(0)} tensors of {max(tensor.dim() - 1, 0)} dimensions"
     layout = "" if tensor.layout is torch.strided else f"{str(tensor.layout).removeprefix('torch.').lstrip('_')} "
     return f"{layout}{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 

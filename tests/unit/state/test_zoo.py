@@ -496,6 +496,50 @@ def test_another_kind_is_a_mismatch_and_nothing_is_touched(live, message, carry,
     assert told(other.it) == before
 
 
+def two_by_two(*, ragged: int) -> torch.Tensor:
+    offsets = torch.tensor([0, 2, 4])
+    return torch.nested.nested_tensor_from_jagged(torch.randn(4, 4), offsets, jagged_dim=ragged)
+
+
+def components(*shapes: tuple[int, ...]) -> torch.Tensor:
+    return torch.nested.nested_tensor([torch.randn(shape) for shape in shapes])
+
+
+@pytest.mark.parametrize(
+    ("stored", "live", "message"),
+    [
+        (two_by_two(ragged=1), two_by_two(ragged=2), "ragged in dimension 1 and not 2"),
+        (components((2, 3), (4, 3)), components((2, 3)), "2 tensors of 2 dimensions"),
+        (components((2, 3), (4, 3)), components((2,), (4,)), "2 tensors of 2 dimensions"),
+    ],
+)
+def test_a_nested_tensor_of_another_structure_is_a_mismatch(stored, live, message, carry, put_back):
+    carried = carry(attached(Holder(stored, parameter=False)).capture())
+    other = Holder(live, parameter=False)
+    before = told(other.it)
+    with pytest.raises(StateMismatchError, match=message):
+        put_back(attached(other), carried)
+    assert told(other.it) == before
+
+
+@pytest.mark.parametrize(
+    "kind", ["sparse COO", "sparse CSR", "quantized per tensor", "quantized per channel", "nested, strided"]
+)
+def test_a_live_one_made_in_inference_mode_is_a_mismatch_and_nothing_is_touched(kind, carry, put_back):
+    case = next(iter(KEPT[kind]))
+    first = Holder(make(kind, case), parameter=False)
+    first.register_buffer("another", torch.ones(2))
+    carried = carry(attached(first).capture())
+    with torch.inference_mode():
+        other = Holder(make(kind, case, seed=1), parameter=False)
+    other.register_buffer("another", torch.zeros(2))
+    before = told(other.it)
+    with pytest.raises(StateMismatchError, match="main/it: an inference tensor can not be written"):
+        put_back(attached(other), carried)
+    assert told(other.it) == before
+    assert not other.another.any()
+
+
 def test_a_plain_tensor_does_not_go_into_a_sparse_or_conjugated_one(carry, put_back):
     carried = carry(attached(Holder(torch.zeros(3, 3, dtype=torch.complex64), parameter=False)).capture())
     for live in (torch.eye(3, dtype=torch.complex64).to_sparse(), torch.zeros(3, 3, dtype=torch.complex64).conj()):
