@@ -141,8 +141,34 @@ class _Compressed(Composite):
         )
 
     def finish(self, made: Tensor, parts: Parts) -> None:
-        compressed, plain = (part for key, part in parts.items() if key != "values")
-        torch._validate_sparse_compressed_tensor_args(compressed, plain, parts["values"], made.shape, made.layout)
+        # Not torch's own check: it wants sorted columns, which torch's products do not have.
+        _, *keys = _COMPRESSED[next(name for name, row in _COMPRESSED.items() if made.layout is row[0])]
+        compressed, plain = (parts[key] for key in keys)
+        values, batch = parts["values"], compressed.dim() - 1
+        if compressed.dtype is not plain.dtype or plain.dtype not in (torch.int32, torch.int64):
+            raise ValueError("indices of one dtype, int32 or int64")
+        rows_first = made.layout in (torch.sparse_csr, torch.sparse_bsr)
+        blocked = made.layout in (torch.sparse_bsr, torch.sparse_bsc)
+        block = list(values.shape[batch + 1 : batch + 3]) if blocked else [1, 1]
+        if batch < 0 or made.dim() < batch + 2 or len(block) < 2 or 0 in block:
+            raise ValueError("as many dimensions as the shape")
+        matrix = [made.shape[batch], made.shape[batch + 1]]
+        lines, across = (length // step for length, step in zip(matrix, block, strict=True))
+        if not rows_first:
+            lines, across = across, lines
+        outer, dense = made.shape[:batch], made.shape[batch + 2 :]
+        if (
+            any(length % step for length, step in zip(matrix, block, strict=True))
+            or compressed.shape != (*outer, lines + 1)
+            or plain.shape != (*outer, *plain.shape[-1:])
+            or values.shape != (*plain.shape, *(block if blocked else ()), *dense)
+        ):
+            raise ValueError("indices and values of the shape")
+        falls = bool((compressed[..., 1:] < compressed[..., :-1]).any() | (compressed[..., 0] != 0).any())
+        if falls or bool((compressed[..., -1] != plain.shape[-1]).any()):
+            raise ValueError("compressed indices that rise from 0 to the number of elements")
+        if bool(((plain < 0) | (plain >= across)).any()):
+            raise ValueError("indices inside the shape")
 
     def replace(self, live: Tensor, made: Tensor) -> None:
         # `live.data = made` leaves the old indices in it (torch 2.15).

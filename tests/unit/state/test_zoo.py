@@ -49,6 +49,11 @@ def coo(*, coalesced: bool) -> torch.Tensor:
     return made.coalesce() if coalesced else made
 
 
+def product() -> torch.Tensor:
+    one = torch.tensor([[0, 1, 1], [1, 0, 1], [1, 1, 1.0]]) * torch.randn(())
+    return one.to_sparse_csr() @ one.to_sparse_csr()
+
+
 def mapped() -> torch.Tensor:
     made = torch.from_file("/dev/shm/gradient-zoo", shared=True, size=50)
     return made.copy_(torch.randn(50))
@@ -112,6 +117,7 @@ KEPT = {
         "batch": lambda: torch.randn(2, 3, 4).to_sparse_csr(),
         "dense dimension": lambda: torch.randn(3, 4, 2).to_sparse_csr(dense_dim=1),
         "complex": lambda: complex_pair().to_sparse_csr(),
+        "a product, columns not sorted": product,
     },
     "sparse CSC": {"plain": lambda: torch.randn(4, 5).relu().to_sparse_csc()},
     "sparse BSR": {
@@ -603,6 +609,15 @@ def damaged(change, tensor, carry):
         (lambda: coo(coalesced=True), "indices", torch.full((2, 3), 99)),
         (lambda: torch.eye(3).to_sparse_csr(), "crow_indices", torch.tensor([0, 1, 2, 77])),
         (lambda: torch.eye(3).to_sparse_csr(), "col_indices", torch.tensor([0, 1, -1])),
+        (lambda: torch.eye(3).to_sparse_csr(), "col_indices", torch.tensor([0, 1, 3])),
+        (lambda: torch.eye(3).to_sparse_csr(), "col_indices", torch.tensor([0, 1])),
+        (lambda: torch.eye(3).to_sparse_csr(), "col_indices", torch.tensor([0, 1, 2], dtype=torch.int32)),
+        (lambda: torch.eye(3).to_sparse_csr(), "crow_indices", torch.tensor([1, 1, 2, 3])),
+        (lambda: torch.eye(3).to_sparse_csr(), "crow_indices", torch.tensor([0, 2, 1, 3])),
+        (lambda: torch.eye(3).to_sparse_csr(), "crow_indices", torch.tensor([0, 1, 3])),
+        (lambda: torch.eye(3).to_sparse_csr(), "values", torch.ones(2)),
+        (lambda: torch.ones(4, 6).to_sparse_bsc((2, 3)), "row_indices", torch.tensor([0, 1, 0, 2])),
+        (lambda: torch.ones(4, 6).to_sparse_bsc((2, 3)), "values", torch.ones(4, 3, 2)),
         (jagged, "offsets", torch.tensor([0, 2, 999])),
         (jagged, "offsets", torch.tensor([0, 7, 6])),
         (lambda: per_tensor(torch.quint4x2, 3, 4), "codes", torch.zeros(2, dtype=torch.uint8)),
