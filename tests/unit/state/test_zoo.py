@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import tempfile
 
 import pytest
 import torch
@@ -55,7 +56,9 @@ def product() -> torch.Tensor:
 
 
 def mapped() -> torch.Tensor:
-    made = torch.from_file("/dev/shm/gradient-zoo", shared=True, size=50)
+    # Mapped memory outlives its file's name.
+    with tempfile.NamedTemporaryFile() as file:
+        made = torch.from_file(file.name, shared=True, size=50)
     return made.copy_(torch.randn(50))
 
 
