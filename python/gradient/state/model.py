@@ -61,7 +61,8 @@ class ModelPart(Part):
         both = plan.compare_names(self.where, walked.tensors, stored)
         writer = InPlace(plan, plan.values(self.section, self.name), mapping)
         # In the commit's order: an alias comes after what it means.
-        resolved = {name: writer.resolve(("tensors", name)) for name in stored if name in set(both)}
+        known = set(both)
+        resolved = {name: writer.resolve(("tensors", name)) for name in stored if name in known}
         misfits = self._compare_ties(walked, resolved, plan)
         frozen = set()
         if self._keeps_frozen:
