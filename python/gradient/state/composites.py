@@ -227,7 +227,7 @@ class _Quantized(Composite):
         dtype = tensors.dtype_of(extra["dtype"])
         if extra["scheme"] == "per_tensor_affine":
             made = torch._empty_affine_quantized(
-                size, scale=extra["scale"], zero_point=extra["zero_point"], dtype=dtype
+                size, scale=extra["scale"], zero_point=extra["zero_point"], dtype=dtype, device=parts["codes"].device
             )
         else:
             scales, zero_points, axis = parts["scales"], parts["zero_points"], extra["axis"]
@@ -237,7 +237,7 @@ class _Quantized(Composite):
             if scales.dtype is not wanted:
                 raise ValueError("scales of another dtype")
             made = torch._empty_per_channel_affine_quantized(
-                size, scales=scales, zero_points=zero_points, axis=axis, dtype=dtype
+                size, scales=scales, zero_points=zero_points, axis=axis, dtype=dtype, device=parts["codes"].device
             )
         if packed:
             return made
@@ -367,10 +367,18 @@ class _Zero(Composite):
         return "zero", {}, [tensors.NAMES[tensor.dtype], list(tensor.shape), None if order is None else list(order)]
 
     def make(self, name: str, parts: Parts, extra: Any) -> Tensor:
+        return self._zeros(extra, torch.device("cpu"))
+
+    def replace(self, live: Tensor, made: Tensor) -> None:
+        # Without parts that say where it lies.
+        live.data = self._zeros(self.take(made)[2], live.device)
+
+    @staticmethod
+    def _zeros(extra: Any, device: torch.device) -> Tensor:
         dtype, shape, order = extra
         if order is None:
-            return torch._efficientzerotensor(shape, dtype=tensors.dtype_of(dtype))
-        base = torch._efficientzerotensor([shape[dim] for dim in order], dtype=tensors.dtype_of(dtype))
+            return torch._efficientzerotensor(shape, dtype=tensors.dtype_of(dtype), device=device)
+        base = torch._efficientzerotensor([shape[dim] for dim in order], dtype=tensors.dtype_of(dtype), device=device)
         return base.permute(tensors.inverse(order))
 
     def whole(self, parts: Mapping[str, Any], extra: Any) -> tuple[Sequence[int], str]:

@@ -15,12 +15,11 @@ from torch import Tensor
 from gradient._core import Alias, Named, StoredTensor
 from gradient.errors import CorruptionError
 from gradient.state import composites, tensors
-from gradient.state.paths import Path
-from gradient.state.unflatten import to_torch
+from gradient.state.paths import Path, shown
+from gradient.state.unflatten import Unflattener, to_torch
 
 if TYPE_CHECKING:
     from gradient.state.plan import RestorePlan
-    from gradient.state.unflatten import Unflattener
 
 
 class InPlace:
@@ -28,13 +27,17 @@ class InPlace:
 
     Args:
         plan: The plan of the restore.
-        values: Makes what can not be written in place.
+        section: The component's section.
+        name: The component's name.
         mapping: The component's mapping.
     """
 
-    def __init__(self, plan: RestorePlan, values: Unflattener, mapping: dict[Any, Any]) -> None:
+    def __init__(self, plan: RestorePlan, section: str, name: str, mapping: dict[Any, Any]) -> None:
         self._plan = plan
-        self._values = values
+        self._section = section
+        self._name = name
+        self._device = torch.device("cpu")
+        self._values = Unflattener(section, name, self._make, plan.once_read)
         self._mapping = mapping
 
     def resolve(self, path: Path) -> tuple[Path, Any]:
@@ -81,6 +84,11 @@ class InPlace:
     def same(self, path: Path, live: Tensor) -> bool:
         """Tell whether a live tensor is what the commit has at a path, bit for bit."""
         return composites.same(to_torch(self._whole(path)), live)
+
+    def _make(self, stored: StoredTensor, path: Path) -> Any:
+        # Parts go where the tensor is that gets them.
+        where = shown(self._section, self._name, path)
+        return self._plan.make(stored, where) if stored.numpy else self._plan.make_on(stored, self._device, where)
 
     def _lies(self, path: Path, node: Any) -> tuple[tuple[str, ...], Path, Any]:
         """Follow a node to what lies in memory; and say which bits are set on the way."""
@@ -133,6 +141,7 @@ class InPlace:
             self._plan.changed.append(f"{where}: its parts have other shapes in the commit")
             return
         if not fits:
+            self._device = live.device
             made = self._values.value(node, path)
             self._plan.once_read(partial(_replace, kind, live, made))
             return

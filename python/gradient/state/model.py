@@ -59,7 +59,7 @@ class ModelPart(Part):
         walked = names.models[self.name]
         stored = mapping["tensors"]
         both = plan.compare_names(self.where, walked.tensors, stored)
-        writer = InPlace(plan, plan.values(self.section, self.name), mapping)
+        writer = InPlace(plan, self.section, self.name, mapping)
         # In the commit's order: an alias comes after what it means.
         known = set(both)
         resolved = {name: writer.resolve(("tensors", name)) for name in stored if name in known}

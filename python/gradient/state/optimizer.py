@@ -91,7 +91,7 @@ class OptimizerPart(Part):
         pairs = match_groups(self.where, mapping["groups"], self.optimizer.param_groups, named, plan)
         compare_keys(self.where, pairs, self.optimizer.defaults, plan)
         held = mapping.get("tensors", {})
-        writer = InPlace(plan, plan.values(self.section, self.name), mapping)
+        writer = InPlace(plan, self.section, self.name, mapping)
         for name in plan.compare_names(f"{self.where}/tensors", loose, held):
             writer.write(("tensors", name), by_name[name], f"{self.where}/tensors/{name}")
         groups_of = {
