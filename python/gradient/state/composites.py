@@ -430,9 +430,15 @@ def identity(tensor: Tensor) -> object:
     """Tell tensors of any kind apart: equal for two that are the same one."""
     if tensors.is_plain(tensor):
         return tensors.identity(tensor)
+    if kind_of(tensor) is not None:
+        return id(tensor)
     bits = bits_of(tensor)
-    lies = flip(tensor, bits)
-    return id(tensor) if kind_of(lies) is not None else (tensors.identity(lies), bits)
+    return (tensors.identity(flip(tensor, bits)), bits)
+
+
+def has_no_bits(tensor: Tensor) -> bool:
+    """Tell whether a tensor is of a kind whose conj and neg bits torch does not heed."""
+    return not isinstance(kind_of(tensor), _Zero | None)
 
 
 def flip(tensor: Tensor, bits: Sequence[str]) -> Tensor:

@@ -85,6 +85,9 @@ class Flattener:
             return self._memory(tensor, path, ())
         tensors.check(tensor, self._where(path), known=composites.is_jagged(tensor))
         bits = composites.bits_of(tensor)
+        if bits and composites.has_no_bits(tensor):
+            what = tensors.described(tensor)
+            raise refused(self._where(path), f"a {' and '.join(bits)} view of {what} is not supported")
         lies = composites.flip(tensor, bits)
         if composites.kind_of(lies) is None:
             return self._memory(lies, path, bits)

@@ -233,6 +233,7 @@ REFUSED = {
     "sparse, indices out of range": lambda: torch.sparse_coo_tensor(
         torch.tensor([[9]]), torch.ones(1), (3,), check_invariants=False
     ),
+    "conjugated or negated view of a composite": lambda: torch._neg_view(per_tensor(torch.qint8, 3)),
     "named dimensions": named,
 }
 
