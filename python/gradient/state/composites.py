@@ -62,6 +62,10 @@ class Composite(ABC):
             Exception: As `make`.
         """
 
+    def shared(self, made: Tensor) -> Parts:
+        """Give the parts whose memory is that of the parts it was made of."""
+        return self.take(made)[1] if self.shares else {}
+
     def replaceable(self, live: Tensor) -> bool:
         """Tell whether a live one can be given other parts."""
         return True
@@ -94,6 +98,8 @@ class _Coo(Composite):
 
     def make(self, name: str, parts: Parts, extra: Any) -> Tensor:
         shape, coalesced = extra
+        if parts["indices"].dtype is not torch.int64:
+            raise ValueError("indices of another dtype")
         made = torch.sparse_coo_tensor(parts["indices"], parts["values"], shape, check_invariants=False)
         return made._coalesced_(coalesced)
 
@@ -219,6 +225,8 @@ class _Quantized(Composite):
 
     def make(self, name: str, parts: Parts, extra: Any) -> Tensor:
         packed = extra["dtype"] in _PACKED
+        if parts["codes"]._is_zerotensor():
+            raise ValueError("codes that lie in memory")
         shape = extra["shape"] if packed else parts["codes"].shape
         if packed and parts["codes"].shape != (-(-math.prod(shape) // _PACKED[extra["dtype"]]),):
             raise ValueError("as many codes as elements")
@@ -233,9 +241,10 @@ class _Quantized(Composite):
             scales, zero_points, axis = parts["scales"], parts["zero_points"], extra["axis"]
             if not (0 <= axis < len(shape) and scales.shape == zero_points.shape == (shape[axis],)):
                 raise ValueError("as many scales and zero points as channels")
-            wanted = torch.float32 if extra["scheme"].endswith("float_qparams") else torch.float64
-            if scales.dtype is not wanted:
-                raise ValueError("scales of another dtype")
+            floats = extra["scheme"].endswith("float_qparams")
+            wanted = (torch.float32, torch.float32) if floats else (torch.float64, torch.int64)
+            if (scales.dtype, zero_points.dtype) != wanted:
+                raise ValueError("scales and zero points of another dtype")
             made = torch._empty_per_channel_affine_quantized(
                 size, scales=scales, zero_points=zero_points, axis=axis, dtype=dtype, device=parts["codes"].device
             )
@@ -251,6 +260,12 @@ class _Quantized(Composite):
         own = _codes(made)
         if own.data_ptr() != parts["codes"].data_ptr():
             own.copy_(parts["codes"])
+
+    def shared(self, made: Tensor) -> Parts:
+        parts = super().shared(made)
+        if tensors.NAMES[made.dtype] in _PACKED:
+            del parts["codes"]
+        return parts
 
     def whole(self, parts: Mapping[str, Any], extra: Any) -> tuple[Sequence[int], str]:
         return extra.get("shape", parts["codes"].shape), extra["dtype"]
@@ -513,7 +528,15 @@ def finish(kind: Composite, made: Tensor, parts: Parts, where: str) -> None:
     Raises:
         CorruptionError: Its indices or offsets are out of range.
     """
-    _checked(lambda: kind.finish(made, parts), where)
+    _checked(lambda: _finish(kind, made, parts), where)
+
+
+def _finish(kind: Composite, made: Tensor, parts: Parts) -> None:
+    for key, own in kind.shared(made.detach()).items():
+        # What torch has copied was copied before the elements were read.
+        if own.numel() and not own._is_zerotensor() and own.data_ptr() != parts[key].data_ptr():
+            raise ValueError(f"{key} that torch takes as they are")
+    kind.finish(made, parts)
 
 
 def _checked(step: Callable[[], Any], where: str) -> Any:

@@ -84,8 +84,7 @@ class Unflattener:
 
     def _named(self, node: Named, path: Path) -> Any:
         if node.name in composites.BITS:
-            inner = self.value(node.value, path)
-            made = self._made[path] = composites.flip(_as_tensor(inner, shown(*self._where, path)), (node.name,))
+            made = self._made[path] = _flipped(self.value(node.value, path), node.name, shown(*self._where, path))
             return made
         if node.name in composites.NAMES:
             return self._composite(node, path)
@@ -156,7 +155,7 @@ def to_torch(stored: ReadableTensor | Named) -> Tensor:
 
 def _to_composite(named: Any) -> Tensor:
     if named.name in composites.BITS:
-        return composites.flip(to_torch(named.value), (named.name,))
+        return _flipped(to_torch(named.value), named.name, "the tensor")
     if named.name not in composites.NAMES:
         raise InvalidInputError(f"a {named.name} is no tensor", code="no-tensor")
     parts, extra = composites.parts_of(named)
@@ -166,10 +165,12 @@ def _to_composite(named: Any) -> Tensor:
     return made
 
 
-def _as_tensor(value: object, where: str) -> Tensor:
+def _flipped(value: object, bit: str, where: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise CorruptionError(f"{where} is an alias of what is no tensor", code="bad-alias")
-    return value
+    if composites.has_no_bits(value):
+        raise CorruptionError(f"{where} is the {bit} of a tensor that has no such view", code="bad-value")
+    return composites.flip(value, (bit,))
 
 
 def _as(kind: type[Any], value: object) -> Any:
