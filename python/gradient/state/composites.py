@@ -350,6 +350,13 @@ class _Nested(Composite):
             raise ValueError("offsets that rise")
         if bool((ends > room).any()):
             raise ValueError("rows inside the values")
+        rows = ends - starts
+        shortest, longest = made._maybe_min_seqlen, made._maybe_max_seqlen  # type: ignore[attr-defined]
+        least, most = (int(rows.min()), int(rows.max())) if len(rows) else (0, 0)
+        if shortest is not None and not 0 <= shortest <= least:
+            raise ValueError("a shortest row that is not longer than any")
+        if longest is not None and not most <= longest <= max(most, room):
+            raise ValueError("a longest row that is not shorter than any, nor longer than the values")
 
     def misfit(self, live: Tensor, parts: Mapping[str, Any], extra: Any) -> str | None:
         dtype, found = parts["values"].dtype, extra["layout"]

@@ -148,9 +148,10 @@ class InPlace:
         for key, part in own.items():
             self._values.note((*path, key), part)
             self._plan.write(plain[key], part, f"{where}/{key}")
-        self._plan.once_read(partial(composites.finish, kind, live, own, where))
         self._values.note(path, live)
-        if repr(extra) != repr(here):
+        if repr(extra) == repr(here):
+            self._plan.once_read(partial(composites.finish, kind, live, own, where))
+        else:
             made, finish = composites.compose(name, own, extra, where)
             self._plan.once_read(finish)
             self._plan.once_read(partial(_replace, kind, live, made))

@@ -16,6 +16,7 @@ from torch import nn
 from gradient.errors import CorruptionError, InvalidInputError, StateMismatchError
 from gradient.state import TrainState, tensors, to_torch
 from gradient.state.flatten import Flattener
+from gradient.state.plan import RestorePlan
 from gradient.stored import readable
 
 PAGE = (pathlib.Path(__file__).parents[3] / "docs/state.md").read_text()
@@ -651,3 +652,32 @@ def test_parts_that_would_lead_torch_outside_its_memory_are_refused(tensor, part
     with pytest.raises(CorruptionError):
         put_back(state, carried, only=["extra"])
     assert not got
+
+
+@pytest.mark.parametrize("change", [{"longest": 3 * 10**12}, {"longest": 1}, {"shortest": 3}, {"shortest": -1}])
+def test_rows_longer_or_shorter_than_the_offsets_say_are_refused(change, carry):
+    from gradient._core import Named
+
+    def changed(node):
+        return Named(node.name, node.value, {**node.extra, **change})
+
+    carried = damaged(changed, jagged(), carry)
+    with pytest.raises(CorruptionError, match="make no tensor"):
+        to_torch(readable(carried.component("extra", "it"))["value"])
+
+
+def test_new_parts_are_made_on_the_device_of_the_live_tensor(carry, put_back, monkeypatch):
+    few, many = torch.eye(3).to_sparse(), torch.ones(3, 3).to_sparse()
+    carried = carry(attached(Holder(many, parameter=False)).capture())
+    placed = []
+    make_on = RestorePlan.make_on
+
+    def noted(self, stored, device, *rest, **options):
+        placed.append(device)
+        return make_on(self, stored, device, *rest, **options)
+
+    monkeypatch.setattr(RestorePlan, "make_on", noted)
+    other = Holder(few, parameter=False)
+    put_back(attached(other), carried)
+    assert told(other.it) == told(many)
+    assert placed == [few.device, few.device]
