@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from gradient._core import Alias, StoredTensor
+from gradient._core import Alias, Named, StoredTensor
 from gradient._types import Stateful
 from gradient.errors import InvalidInputError
-from gradient.state import tensors
+from gradient.state import composites, tensors
 from gradient.state.part import Capture, Mapping, Part
 from gradient.state.plan import Phase
 
@@ -86,6 +86,10 @@ class ObjectPart(ExternalPart):
             ours, theirs = here[name], stored[name]
             if isinstance(theirs, Alias):
                 theirs = stored.get(theirs.path[-1])
+            composite = isinstance(theirs, Named) and theirs.name in composites.NAMES
+            if composite and isinstance(ours, Tensor) and tensors.is_plain(ours):
+                sides = f"{theirs.name} in the commit, {tensors.described(ours)} here"
+                plan.changed.append(f"{self.where}/{name}: {sides}")
             if not isinstance(ours, Tensor) or not isinstance(theirs, StoredTensor):
                 continue
             if tensors.special(ours) is not None or not tensors.fits(theirs, ours):

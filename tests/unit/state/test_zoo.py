@@ -551,6 +551,19 @@ def test_a_live_one_made_in_inference_mode_is_a_mismatch_and_nothing_is_touched(
     assert not other.another.any()
 
 
+def test_a_composite_does_not_go_into_a_plain_tensor_of_a_registered_module(carry, put_back):
+    def registered(module):
+        state = TrainState()
+        state.add_object("it", module)
+        return state
+
+    carried = carry(registered(Holder(torch.eye(3).to_sparse(), parameter=False)).capture())
+    other = Holder(torch.zeros(3, 3), parameter=False)
+    with pytest.raises(StateMismatchError, match="extra/it/it: sparse-coo in the commit, float32"):
+        put_back(registered(other), carried)
+    assert not other.it.any()
+
+
 def test_a_plain_tensor_does_not_go_into_a_sparse_or_conjugated_one(carry, put_back):
     carried = carry(attached(Holder(torch.zeros(3, 3, dtype=torch.complex64), parameter=False)).capture())
     for live in (torch.eye(3, dtype=torch.complex64).to_sparse(), torch.zeros(3, 3, dtype=torch.complex64).conj()):
