@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use gradient_object::{Commit, CommitId};
-use gradient_storage::Key;
+use gradient_storage::Storage;
 
 use crate::cache::commits::{COMMITS_CACHE_BYTES_MAX, CommitCache, encode};
 use crate::odb::{LOOKS_MAX, lock};
+use crate::pack::index::BlockRow;
 use crate::pack::tail::{Tail, read_all};
 use crate::{Kind, Odb, OdbError, PackId};
+
+/// Tails that lie in memory together, with their blocks.
+const TAILS_AT_ONCE: usize = 64;
 
 /// All commits of a repository at one moment. A commit is decoded when it is asked for.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +23,35 @@ pub struct CommitRows {
     hidden: HashSet<CommitId>,
     recent: BTreeMap<CommitId, (u64, Arc<[u8]>)>,
     packs: BTreeSet<PackId>,
+    volume: Volume,
+}
+
+/// How much was decoded for the commits, and from how much.
+#[derive(Clone, Copy, Debug, Default)]
+struct Volume {
+    raw_len: u64,
+    encoded_len: u64,
+}
+
+impl Volume {
+    /// So much is taken whatever it was decoded from.
+    const RAW_LEN_FREE: u64 = 128 << 20;
+    /// Ids and numbers are half of a commit, and do not compress.
+    const RATIO_MAX: u64 = 16;
+
+    /// Counts a block before it is decoded.
+    ///
+    /// # Errors
+    /// [`OdbError::TooLarge`]: blocks that hold far more than commits could be pressed into.
+    fn add(&mut self, block: &BlockRow) -> Result<(), OdbError> {
+        self.raw_len += u64::from(block.raw_len);
+        self.encoded_len += u64::from(block.encoded_len);
+        let max = Self::RAW_LEN_FREE.max(self.encoded_len * Self::RATIO_MAX);
+        if self.raw_len > max {
+            return Err(OdbError::TooLarge { what: "raw length of the blocks of commits", actual: self.raw_len, max });
+        }
+        Ok(())
+    }
 }
 
 impl CommitRows {
@@ -79,9 +112,14 @@ impl CommitRows {
 
     /// Adds the commits of a pack. The first pack that brought a commit says what it added; where two do, the smaller
     /// number is taken, so that the order in which packs are read does not matter.
-    fn add(&mut self, tail: &Tail) -> Result<(), OdbError> {
+    fn add(&mut self, storage: &dyn Storage, tail: &Tail) -> Result<(), OdbError> {
+        let numbers: BTreeSet<u32> = tail.index.commits().map(|(row, _)| row.block).collect();
+        for number in numbers {
+            self.volume.add(&tail.index.blocks[number as usize])?;
+        }
         let added: BTreeMap<_, _> = tail.index.commits().map(|(row, added_len)| (row.name.id, added_len)).collect();
         tail.for_each_metadata(
+            storage,
             |kind| kind == Kind::Commit,
             |row, canonical| {
                 let id = CommitId::from_bytes(row.name.id);
@@ -130,8 +168,9 @@ impl Odb {
         let mut is_whole = true;
         if is_gone || !new.is_empty() {
             let mut changed = (**rows).clone();
-            for (pack, _, tail) in read_all(&*self.storage, &new) {
-                let added = tail.and_then(|tail| changed.add(&tail));
+            let tails = new.chunks(TAILS_AT_ONCE).flat_map(|some| read_all(&*self.storage, some, true));
+            for (pack, _, tail) in tails {
+                let added = tail.and_then(|tail| changed.add(&*self.storage, &tail));
                 match added {
                     Ok(()) => {}
                     Err(error) if error.is_missing_file() => is_whole = false,
@@ -148,24 +187,28 @@ impl Odb {
     }
 
     /// Returns the file `cache/commits`, and keeps the commits as it holds them: what comes next is found in one place.
-    pub(crate) fn encode_commits(&self) -> Result<Vec<u8>, OdbError> {
+    /// None if it would be longer than a reader takes.
+    pub(crate) fn encode_commits(&self) -> Result<Option<Vec<u8>>, OdbError> {
         let rows = self.commits()?;
+        if rows.iter().map(|(_, _, canonical)| canonical.len() as u64).sum::<u64>() > COMMITS_CACHE_BYTES_MAX {
+            return Ok(None);
+        }
         let packs: Vec<PackId> = rows.packs.iter().copied().collect();
         let mut commits: Vec<_> = rows.iter().collect();
         commits.sort_unstable_by_key(|(id, _, _)| *id);
         let bytes = encode(&packs, &commits);
+        if bytes.len() as u64 > COMMITS_CACHE_BYTES_MAX {
+            return Ok(None);
+        }
         let mut kept = lock(&self.commit_rows);
         if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, &rows)) {
             *kept = CommitCache::load(bytes.clone()).ok().map(|cache| Arc::new(CommitRows::of(cache)));
         }
-        Ok(bytes)
+        Ok(Some(bytes))
     }
 
     fn load_commits(&self) -> CommitRows {
-        let cache = Key::cache("commits")
-            .and_then(|key| self.storage.read(&key, COMMITS_CACHE_BYTES_MAX))
-            .ok()
-            .and_then(|bytes| CommitCache::load(bytes).ok());
+        let cache = CommitCache::read(&*self.storage).ok().and_then(Result::ok);
         cache.map_or_else(CommitRows::default, CommitRows::of)
     }
 

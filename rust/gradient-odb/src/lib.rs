@@ -32,6 +32,8 @@ mod pack;
 mod pool;
 mod progress;
 mod read;
+#[cfg(feature = "simulated")]
+pub mod readers;
 mod transaction;
 #[cfg(test)]
 mod vectors;

@@ -176,6 +176,7 @@ impl Odb {
         let tail = Tail::read(&*self.storage, pack, self.storage.len(&pack.key())?)?;
         let mut good = HashSet::new();
         tail.for_each_metadata(
+            &*self.storage,
             |kind| kind != Kind::Chunk,
             |row, raw| {
                 if row.name.is_of(raw) {
@@ -266,6 +267,7 @@ impl<'a> Merge<'a> {
         let added: BTreeMap<[u8; 32], u64> =
             tail.index.commits().map(|(row, added_len)| (row.name.id, added_len)).collect();
         tail.for_each_metadata(
+            storage,
             |kind| kind != Kind::Chunk,
             |row, raw| {
                 if !row.name.is_of(raw) {

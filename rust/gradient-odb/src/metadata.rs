@@ -8,7 +8,7 @@ use gradient_object::METADATA_BYTES_MAX;
 use crate::index::Found;
 use crate::odb::lock;
 use crate::pack::index::BlockRow;
-use crate::pack::tail::{Tail, decode_block, read_range};
+use crate::pack::tail::{Tail, decode_block, read_block};
 use crate::{ObjectName, Odb, OdbError, PackId};
 
 /// Decoded metadata blocks that are kept.
@@ -80,12 +80,10 @@ impl Odb {
         };
         let row = table.as_ref().and_then(|rows| rows.get(key.1 as usize));
         let raw = if let Some(row) = row {
-            let end = row.offset + u64::from(row.encoded_len);
-            let encoded = read_range(&*self.storage, &found.pack.key(), found.pack, row.offset, end)?;
-            Arc::new(decode_block(found.pack, row, &encoded)?)
+            Arc::new(decode_block(found.pack, row, &read_block(&*self.storage, &found.pack.key(), found.pack, row)?)?)
         } else {
             let tail = Tail::read(&*self.storage, found.pack, found.pack_len)?;
-            let raw = Arc::new(tail.block(key.1)?);
+            let raw = Arc::new(tail.block(&*self.storage, key.1)?);
             let mut cache = lock(&self.blocks);
             if cache.tables.len() >= BLOCK_TABLES_MAX {
                 cache.tables.clear();

@@ -14,7 +14,7 @@ use gradient_object::{ChunkId, CommitId, TreeId};
 use gradient_storage::{Durability, Folder, Key, Storage, StorageError};
 
 use crate::arena::Arena;
-use crate::cache::merged::{INDEX_CACHE_BYTES_MAX, MergedIndex};
+use crate::cache::merged::MergedIndex;
 use crate::commits::CommitRows;
 use crate::index::{Found, Index};
 use crate::metadata::BlockCache;
@@ -65,10 +65,7 @@ impl Odb {
     /// # Errors
     /// [`OdbError::Storage`]: `packs/` or a pack in it can not be read for another reason than damage.
     pub fn open(storage: Arc<dyn Storage>) -> Result<Self, OdbError> {
-        let base = Key::cache("index")
-            .and_then(|key| storage.read(&key, INDEX_CACHE_BYTES_MAX))
-            .ok()
-            .and_then(|bytes| MergedIndex::load(bytes).ok());
+        let base = MergedIndex::read(&*storage).ok().and_then(Result::ok);
         let odb = Self {
             index: RwLock::new(Index::new(base.unwrap_or_else(MergedIndex::empty))),
             storage,
@@ -124,7 +121,7 @@ impl Odb {
         if changes.gone.is_empty() && changes.to_read.is_empty() {
             return Ok(true);
         }
-        let tails = judge(read_all(&*self.storage, &changes.to_read))?;
+        let tails = judge(read_all(&*self.storage, &changes.to_read, false))?;
         let mut is_whole = tails.len() == changes.to_read.len();
         let mut index = self.index_mut();
         index.remove(&changes.gone);
@@ -135,7 +132,7 @@ impl Odb {
         drop(index);
         // A pack is gone whose rows may have stood for other packs' too: only the packs can tell.
         let all: Vec<_> = listing.into_iter().collect();
-        let tails = judge(read_all(&*self.storage, &all))?;
+        let tails = judge(read_all(&*self.storage, &all, false))?;
         is_whole &= tails.len() == all.len();
         let mut rebuilt = Index::new(MergedIndex::empty());
         self.insert_tails(&mut rebuilt, tails);
@@ -284,7 +281,9 @@ impl Odb {
             self.storage.replace(&key, bytes, Durability::Unsynced)
         };
         replace("index", &bytes)?;
-        replace("commits", &rows)?;
+        if let Some(rows) = rows {
+            replace("commits", &rows)?;
+        }
         self.num_uncached.store(0, Ordering::Relaxed);
         Ok(())
     }

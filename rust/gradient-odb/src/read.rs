@@ -4,6 +4,8 @@
 //! before the error is returned (`find.rs`). A pack that goes while it is read (merged or collected) is looked for again
 //! once. How a chunk is read is in `chunks.rs`, how a tree or commit in `metadata.rs`.
 
+use std::collections::BTreeSet;
+
 use gradient_object::{CHUNK_BYTES, ChunkId, Commit, CommitId, RootTree, Tensor, TensorData, Tree, TreeId};
 use rayon::prelude::*;
 
@@ -121,6 +123,35 @@ impl Odb {
             Ok((name, pack))
         };
         let verified: Vec<(ObjectName, PackId)> = pool::install(|| tasks.into_par_iter().map(read).collect())?;
+        self.mark_verified(verified);
+        Ok(())
+    }
+
+    /// Reads every chunk of these tensors, each once however many places name it, and checks it.
+    ///
+    /// # Errors
+    /// As [`read_tensors`](Self::read_tensors).
+    pub fn verify_tensors(&self, tensors: &[&Tensor], progress: &Progress) -> Result<(), OdbError> {
+        let mut chunks = BTreeSet::new();
+        for tensor in tensors {
+            let len = tensor.raw_len()?;
+            match &tensor.data {
+                TensorData::Inline(bytes) => check_sink_len(len, bytes.len())?,
+                TensorData::Chunks(ids) => {
+                    check_num_chunks(tensor, ids.len())?;
+                    chunks.extend(ids.iter().enumerate().map(|(i, id)| (*id, chunk_len(len, i))));
+                }
+            }
+        }
+        progress.add_total(chunks.iter().map(|(_, len)| *len as u64).sum());
+        let check = |(id, len): (ChunkId, usize)| {
+            progress.check()?;
+            let name = id.into();
+            let pack = self.with_chunk(&name, |raw| check_chunk_len(&id, len, raw.len()))?;
+            progress.advance(len as u64);
+            Ok((name, pack))
+        };
+        let verified: Vec<(ObjectName, PackId)> = pool::install(|| chunks.into_par_iter().map(check).collect())?;
         self.mark_verified(verified);
         Ok(())
     }

@@ -8,6 +8,7 @@
 //! | padding          | zero; nothing lies between entries, or between objects in a block             |
 
 use gradient_object::ChunkId;
+use gradient_storage::Storage;
 use rayon::prelude::*;
 
 use crate::index::Found;
@@ -87,7 +88,7 @@ impl Odb {
             }
         }
         if level >= VerifyLevel::Metadata {
-            check_metadata(&tail, progress, &mut report.damage)?;
+            check_metadata(&*self.storage, &tail, progress, &mut report.damage)?;
         }
         if level >= VerifyLevel::Full {
             self.check_entries(&tail, progress, &mut report.damage)?;
@@ -126,7 +127,7 @@ impl Odb {
                 match what {
                     Ok(None) => Ok(None),
                     Ok(Some(what)) => Ok(Some(of_object(tail, row, what))),
-                    Err(error) => damage_of(tail.pack, error).map(Some),
+                    Err(error) => damage_of(tail.pack, error).map(|damage| Some(of_entry(tail, row, damage))),
                 }
             });
             checked.collect()
@@ -169,14 +170,19 @@ impl Odb {
 }
 
 /// Checks every tree and commit against its id, and that nothing else is in the blocks.
-fn check_metadata(tail: &Tail, progress: &Progress, damage: &mut Vec<Damage>) -> Result<(), OdbError> {
+fn check_metadata(
+    storage: &dyn Storage,
+    tail: &Tail,
+    progress: &Progress,
+    damage: &mut Vec<Damage>,
+) -> Result<(), OdbError> {
     let is_metadata = |row: &&ObjectRow| row.name.kind != Kind::Chunk;
     let mut rows: Vec<&ObjectRow> = tail.index.objects.iter().filter(is_metadata).collect();
     rows.sort_unstable_by_key(|row| (row.block, row.offset));
     let mut rows = rows.into_iter().peekable();
     for (number, block) in (0..).zip(&tail.index.blocks) {
         progress.check()?;
-        let raw = match tail.block(number) {
+        let raw = match tail.block(storage, number) {
             Ok(raw) => raw,
             Err(error) => {
                 damage.push(damage_of(tail.pack, error)?);
@@ -200,6 +206,15 @@ fn check_metadata(tail: &Tail, progress: &Progress, damage: &mut Vec<Damage>) ->
         }
     }
     Ok(())
+}
+
+/// What keeps an entry from being read, be it damage of another object that is its base.
+fn of_entry(tail: &Tail, row: &ObjectRow, damage: Damage) -> Damage {
+    let what = match damage.object {
+        Some(base) if base != row.name => format!("its base, {base}, can not be read: {}", damage.what),
+        Some(_) | None => damage.what,
+    };
+    Damage { pack: tail.pack, object: Some(row.name), offset: row.offset, what }
 }
 
 fn of_pack(tail: &Tail, offset: u64, what: &str) -> Damage {

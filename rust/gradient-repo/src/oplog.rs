@@ -1,22 +1,21 @@
 //! The operation log: finds the head, reads operations, publishes the next one, folds old ones.
 //!
 //! `ops/<n>` is published by put-if-absent and never changes. `ops/folded-<m>` (magic `GROF`) holds operations 1 to
-//! m: one zstd frame of payloads, each with its length (8 bytes) before it. Folding deletes in rising order, so a
-//! writer that published n + 1 and still sees n knows that nothing was folded past it.
+//! m (`folded.rs`). Folding deletes in rising order, so a writer that published n + 1 and still sees n knows that nothing
+//! was folded past it.
 //! Specified in `docs/format/operations.md`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use gradient_object::OperationId;
 use gradient_storage::{Folder, Key, Put, Storage, StorageError};
 
 use crate::envelope;
 use crate::error::{RepoError, Result};
+use crate::folded::{self, FOLDED_BYTES_MAX, FoldedWriter};
 use crate::operation::{OPERATION_MAGIC, Operation, RefTable, Refs, changed};
 
-/// Magic of `ops/folded-<m>`.
-pub(crate) const FOLDED_MAGIC: [u8; 4] = *b"GROF";
 /// Operations that are never folded: the newest ones, which others may be reading.
 pub(crate) const UNFOLDED_MIN: u64 = 64;
 /// Files in `ops/` from which on old operations are folded.
@@ -24,10 +23,9 @@ pub(crate) const FOLD_AT: usize = 512;
 
 // Listings tried before a file that another one refers to counts as missing.
 const LOOKS_MAX: u32 = 8;
+/// Reading for the newest operation that can be read ends here: files that were made to be large and unreadable.
+const SEARCH_BYTES_MAX: u64 = 1 << 30;
 const OPERATION_BYTES_MAX: u64 = (64 << 20) + envelope::ENVELOPE_BYTES as u64;
-const FOLDED_BYTES_MAX: u64 = 1 << 30;
-/// The keys of an operation alone are longer.
-const PAYLOAD_BYTES_MIN: usize = 64;
 
 /// The newest operation with the table of refs it stands for.
 #[derive(Clone, Debug)]
@@ -68,6 +66,8 @@ pub enum Published {
 #[derive(Debug)]
 pub struct OperationLog {
     storage: Arc<dyn Storage>,
+    /// Bytes of operations that were read, files and what frames held.
+    read_len: AtomicU64,
 }
 
 /// What lies in `ops/`, all rising.
@@ -83,7 +83,7 @@ pub(crate) struct Names {
 impl OperationLog {
     /// The log in `storage`.
     pub fn new(storage: Arc<dyn Storage>) -> Self {
-        Self { storage }
+        Self { storage, read_len: AtomicU64::new(0) }
     }
 
     pub(crate) fn names(&self) -> Result<Names> {
@@ -109,8 +109,9 @@ impl OperationLog {
     /// missing, is reported in [`HeadState::damaged`], and the newest one before it that can be read is returned.
     ///
     /// # Errors
-    /// [`RepoError::Damaged`] if no operation can be read; storage errors.
+    /// [`RepoError::Damaged`] if no operation can be read, or none within 1 GiB of them; storage errors.
     pub fn head(&self) -> Result<Option<HeadState>> {
+        let read_before = self.read_len.load(Ordering::Relaxed);
         // A fold that runs meanwhile may delete what was listed: look again, a few times. What is missing then is lost.
         let mut looks_left = LOOKS_MAX;
         'look: loop {
@@ -130,6 +131,9 @@ impl OperationLog {
                     Err(error) => return Err(error),
                 };
                 damaged = damaged.or(Some(UnreadableHead { number: n, file, reason }));
+                if self.read_len.load(Ordering::Relaxed) - read_before > SEARCH_BYTES_MAX {
+                    break;
+                }
             }
             return match damaged {
                 Some(UnreadableHead { file, reason, .. }) => Err(RepoError::Damaged { file, reason }),
@@ -145,7 +149,7 @@ impl OperationLog {
     pub fn advance(&self, state: &mut HeadState) -> Result<bool> {
         let mut moved = false;
         loop {
-            let n = state.operation.n + 1;
+            let Some(n) = state.operation.n.checked_add(1) else { return Ok(false) };
             match self.read_file(n) {
                 Ok((operation, id)) if operation.previous == Some(state.id) => {
                     // Gone: operations were folded past here, and what was read may be what a writer that slept left.
@@ -228,83 +232,66 @@ impl OperationLog {
         let Some(m) = self.names()?.folded.last().copied().filter(|m| *m >= n) else {
             return self.read_file(n);
         };
-        let payloads = self.read_folded(m)?;
-        let at = usize::try_from(n.saturating_sub(1)).ok().and_then(|at| payloads.get(at));
-        let payload = at.ok_or_else(|| StorageError::NotFound { key: file_name(n) })?;
-        Ok((Operation::decode(payload, n, &file_name(n))?, OperationId::of(payload)))
+        let mut found = None;
+        self.for_each_folded(m, |number, payload| {
+            if number == n {
+                found = Some((Operation::decode(payload, n, &file_name(n))?, OperationId::of(payload)));
+            }
+            Ok(())
+        })?;
+        found.ok_or_else(|| StorageError::NotFound { key: file_name(n) }.into())
+    }
+
+    /// Calls `then` with the number and payload of each operation of a folded file, in order.
+    ///
+    /// # Errors
+    /// As [`folded::for_each`].
+    pub(crate) fn for_each_folded(&self, m: u64, mut then: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+        folded::for_each(&*self.storage, m, |n, payload| {
+            self.read_len.fetch_add(payload.len() as u64, Ordering::Relaxed);
+            then(n, payload)
+        })
     }
 
     pub(crate) fn read_file(&self, n: u64) -> Result<(Operation, OperationId)> {
         let file = file_name(n);
         let bytes = envelope::read(&*self.storage, &Key::operation(n), OPERATION_BYTES_MAX)?;
+        self.read_len.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let payload = envelope::unwrap(OPERATION_MAGIC, &bytes, &file)?;
         Ok((Operation::decode(payload, n, &file)?, OperationId::of(payload)))
     }
 
-    pub(crate) fn read_folded(&self, m: u64) -> Result<Vec<Vec<u8>>> {
-        let key = Key::folded(m);
-        let file = format!("ops/folded-{m:020}");
-        let damaged = |reason: &str| RepoError::Damaged { file: file.clone(), reason: reason.to_owned() };
-        let bytes = envelope::read(&*self.storage, &key, FOLDED_BYTES_MAX)?;
-        let frame = envelope::unwrap(FOLDED_MAGIC, &bytes, &file)?;
-        let limit = usize::try_from(FOLDED_BYTES_MAX).unwrap_or(usize::MAX);
-        let raw = zstd::bulk::decompress(frame, folded_len(frame, limit).ok_or_else(|| damaged("its frame lies"))?)
-            .map_err(|_| damaged("its frame can not be decoded"))?;
-        let mut payloads = Vec::new();
-        let mut rest = raw.as_slice();
-        while let Some((length, tail)) = rest.split_first_chunk::<8>() {
-            let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged("a length is too large"))?;
-            // Shorter than any operation, or more than the name says: nothing to keep in memory.
-            if length < PAYLOAD_BYTES_MIN || payloads.len() as u64 >= m {
-                return Err(damaged("it does not hold the operations its name says"));
-            }
-            let (payload, tail) =
-                tail.split_at_checked(length).ok_or_else(|| damaged("it ends inside an operation"))?;
-            payloads.push(payload.to_vec());
-            rest = tail;
-        }
-        if !rest.is_empty() || payloads.len() as u64 != m {
-            return Err(damaged("it does not hold the operations its name says"));
-        }
-        Ok(payloads)
-    }
-
-    /// All operations with the table of refs after each, oldest first.
+    /// Finds a newest folded file that can not be read and is not needed: every operation that it stands for lies in a
+    /// file of its own, or in the folded file before it, each following the one before.
     ///
     /// # Errors
-    /// As [`OperationLog::read`].
-    pub fn replay(&self, newest: u64) -> Result<Vec<(Operation, OperationId, RefTable)>> {
-        let mut folded: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-        if let Some(m) = self.names()?.folded.last() {
-            folded = (1..).zip(self.read_folded(*m)?).collect();
+    /// Storage errors.
+    pub(crate) fn spare_folded(&self) -> Result<Option<u64>> {
+        let names = self.names()?;
+        let Some((m, older)) = names.folded.split_last() else { return Ok(None) };
+        let base = older.last().copied().unwrap_or(0);
+        let is_there = names.below.iter().filter(|n| **n > base).copied().eq(base + 1..=*m);
+        if !is_there || unless_damaged(self.for_each_folded(*m, |_, _| Ok(())))?.is_some() {
+            return Ok(None);
         }
-        let mut wholes: BTreeMap<u64, RefTable> = BTreeMap::new();
-        let mut all = Vec::new();
-        for n in 1..=newest {
-            let (operation, id) = match folded.get(&n) {
-                Some(payload) => (Operation::decode(payload, n, &file_name(n))?, OperationId::of(payload)),
-                None => match self.read_file(n) {
-                    // Folded since the folder was listed.
-                    Err(RepoError::Storage(StorageError::NotFound { .. })) => self.read(n)?,
-                    read => read?,
-                },
-            };
-            let table = match &operation.refs {
-                Refs::Whole(table) => {
-                    wholes.insert(n, table.clone());
-                    table.clone()
-                }
-                Refs::Changes { since, changes } => {
-                    let Some(base) = wholes.get(since) else {
-                        let reason = format!("operation {since} carries no whole table");
-                        return Err(RepoError::Damaged { file: file_name(n), reason });
-                    };
-                    changed(base, changes)
-                }
-            };
-            all.push((operation, id, table));
+        let mut before = None;
+        if base > 0 {
+            let read = self.for_each_folded(base, |_, payload| {
+                before = Some(OperationId::of(payload));
+                Ok(())
+            });
+            if unless_damaged(read)?.is_none() {
+                return Ok(None);
+            }
         }
-        Ok(all)
+        let next = names.numbers.first().copied().filter(|n| *n == m + 1);
+        for n in (base + 1..=*m).chain(next) {
+            match unless_damaged(self.read_file(n))? {
+                Some((operation, id)) if operation.previous == before => before = Some(id),
+                Some(_) | None => return Ok(None),
+            }
+        }
+        Ok(Some(*m))
     }
 
     /// Publishes `operation` after `before`, durably, unless somebody was first.
@@ -360,29 +347,36 @@ impl OperationLog {
 
     fn fold_up_to(&self, m: u64, names: &Names) -> Result<u64> {
         let floor = names.folded.last().copied().unwrap_or(0);
-        let mut payloads = if floor > 0 { self.read_folded(floor)? } else { Vec::new() };
+        let mut content = if floor > 0 { folded::content_len(&*self.storage, floor)? } else { 0 };
         for n in floor + 1..=m {
-            payloads.push(self.read_file(n)?.0.payload()?);
+            // A payload and its length, where a file has the payload and its frame.
+            content += self.storage.len(&Key::operation(n))? + 8 - envelope::ENVELOPE_BYTES as u64;
         }
-        let mut raw = Vec::new();
-        for payload in &payloads {
-            raw.extend_from_slice(&(payload.len() as u64).to_le_bytes());
-            raw.extend_from_slice(payload);
-        }
-        if raw.len() as u64 > FOLDED_BYTES_MAX {
+        if content > FOLDED_BYTES_MAX {
             return Ok(0); // No reader would take it: these operations stay in files of their own.
         }
-        let frame = zstd::bulk::compress(&raw, 3).map_err(|source| RepoError::Damaged {
-            file: format!("ops/folded-{m:020}"),
-            reason: format!("it can not be coded: {source}"),
-        })?;
-        let put = self.storage.put_if_absent(&Key::folded(m), &envelope::wrap(FOLDED_MAGIC, &frame))?;
-        if matches!(put, Put::Taken) {
+        let mut writer = FoldedWriter::new(m, content)?;
+        if floor > 0 {
+            self.for_each_folded(floor, |_, payload| writer.push(payload))?;
+        }
+        for n in floor + 1..=m {
+            writer.push(&self.read_file(n)?.0.payload()?)?;
+        }
+        let (file, hash) = writer.finish()?;
+        if file.len() as u64 > FOLDED_BYTES_MAX {
             return Ok(0);
         }
-        if self.read_folded(m)? != payloads {
+        let key = Key::folded(m);
+        if matches!(self.storage.put_if_absent(&key, &file)?, Put::Taken) {
+            return Ok(0);
+        }
+        let read_back = folded::content_hash(&*self.storage, m);
+        if !read_back.as_ref().is_ok_and(|read| *read == hash) {
+            // Every operation is still there in a file of its own: without the folded one nothing is lost, and with it
+            // nobody could read them.
+            self.delete_if_there(key.name())?;
             let reason = "it reads back otherwise than it was written".to_owned();
-            return Err(RepoError::Damaged { file: format!("ops/folded-{m:020}"), reason });
+            return Err(read_back.err().unwrap_or(RepoError::Damaged { file: folded::file_name(m), reason }));
         }
         for listed in self.storage.list(Folder::Ops)? {
             if number(&listed.name).is_some_and(|n| n <= m) {
@@ -404,13 +398,14 @@ impl OperationLog {
     }
 }
 
-// What a frame says that it holds; none unless it is one frame, and nothing else.
-fn folded_len(frame: &[u8], limit: usize) -> Option<usize> {
-    if zstd::zstd_safe::find_frame_compressed_size(frame).ok()? != frame.len() {
-        return None;
+/// None for what is damaged or missing; other failures stay errors.
+fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(RepoError::Damaged { .. }) => Ok(None),
+        Err(RepoError::Storage(error)) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
     }
-    let length = zstd::zstd_safe::get_frame_content_size(frame).ok()??;
-    usize::try_from(length).ok().filter(|length| *length <= limit)
 }
 
 fn number(name: &str) -> Option<u64> {

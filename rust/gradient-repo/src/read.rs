@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use gradient_object::{CommitId, Mapping, Tensor, TreeId, Value};
 
-use gradient_odb::ByteSink;
-
 use crate::error::{RepoError, Result};
 use crate::repository::Repository;
 
@@ -58,26 +56,11 @@ impl Repository {
                 let tree = Value::Map(self.odb.read_tree(root)?.0);
                 let mut tensors = Vec::new();
                 tree.for_each_tensor(&mut |tensor| tensors.push(tensor));
-                let sinks = tensors.iter().map(|tensor| Ok(Nowhere(usize::try_from(tensor.raw_len()?).unwrap_or(0))));
-                let sinks = sinks.collect::<Result<Vec<_>>>()?;
-                let jobs: Vec<_> =
-                    tensors.iter().copied().zip(sinks.iter().map(|sink| sink as &dyn ByteSink)).collect();
-                self.odb.read_tensors(&jobs, progress)?;
+                self.odb.verify_tensors(&tensors, progress)?;
             }
         }
         Ok(())
     }
-}
-
-/// Takes verified bytes and drops them.
-struct Nowhere(usize);
-
-impl ByteSink for Nowhere {
-    fn len(&self) -> usize {
-        self.0
-    }
-
-    fn write(&self, _offset: usize, _bytes: &[u8]) {}
 }
 
 /// Hash of a tensor's dtype, shape, order and content ids: equal for equal tensors, found without the data.

@@ -4,6 +4,7 @@
 //! |-----------------------------------------------|--------------------------------------------------------------------|
 //! | newest operations that can not be read        | moved aside; one new operation holds the table that they led to    |
 //! | a pack whose needed objects lie elsewhere too | condemned, then moved aside                                        |
+//! | a folded file whose operations all lie there  | moved aside; the files of their own count again                    |
 //! | a cache                                       | moved aside; made anew when it is needed                           |
 //! | anything else                                 | left where it is, and named: it has to come from a copy            |
 
@@ -69,6 +70,9 @@ pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> R
     }
     let log = OperationLog::new(Arc::clone(storage));
     let head = readable_head(&log)?;
+    if head.operation.n == u64::MAX {
+        return Err(RepoError::Damaged { file: "ops".into(), reason: "there is no number after its newest".into() });
+    }
     let examined = examine(storage, FsckOptions { level: FsckLevel::Full, sample_percent: 0.0 }, progress)?;
     let rows = examined.odb.commits()?;
     let mut plan = Repair { unnamed: unnamed(&rows, &examined)?, ..Repair::default() };
@@ -96,6 +100,12 @@ pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> R
         keys.push(pack.key());
         let why = "it is damaged, and everything that is needed of it lies in other packs".to_owned();
         plan.moves.push(Move { file: pack.key().to_string(), why, to: None });
+    }
+    if let Some(m) = log.spare_folded()? {
+        let key = Key::folded(m);
+        let why = "it is damaged, and each of its operations lies in a file of its own".to_owned();
+        plan.moves.push(Move { file: key.to_string(), why, to: None });
+        keys.push(key);
     }
     for finding in examined.report.findings.iter().filter(|finding| finding.severity == Severity::Warning) {
         if let Some(key) = movable(&finding.file) {

@@ -210,6 +210,12 @@ impl Repository {
         self.format.check_writable()?;
         let mut state = self.lock()?;
         self.advance(&mut state)?;
+        if state.head.operation.n == u64::MAX {
+            return Err(RepoError::Damaged {
+                file: "ops".into(),
+                reason: "there is no number after its newest".into(),
+            });
+        }
         if let Some(UnreadableHead { number, file, reason }) = state.head.damaged.clone() {
             return Err(RepoError::DamagedHead { number, readable: state.head.operation.n, file, reason });
         }

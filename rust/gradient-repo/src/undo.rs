@@ -3,18 +3,24 @@
 //! An undo is a new operation that sets the refs which one operation changed, and HEAD if it moved it, to what they
 //! were before; a redo sets them to what they were after. Nothing is ever removed from the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use gradient_object::{CommitId, OperationId};
 
 use crate::error::{RepoError, Result};
-use crate::operation::{Head, Operation, OperationKind, RefTable, Subject, Target, changed, differences};
+use crate::operation::{Head, Operation, OperationKind, RefTable, Refs, Subject, Target, changed};
+use crate::replay::{RefChange, Replayed};
 use crate::repository::{Change, Repository};
+
+/// Most that a list of operations takes in memory.
+const LISTED_BYTES_MAX: usize = 128 << 20;
+/// What a row of the list, and a change in it, take beside their texts.
+const ROW_BYTES: usize = 512;
 
 /// An operation with what it changed.
 #[derive(Clone, Debug)]
 pub struct OperationRow {
-    /// The operation.
+    /// The operation, its table of refs left out.
     pub operation: Operation,
     /// Its id.
     pub id: OperationId,
@@ -24,24 +30,45 @@ pub struct OperationRow {
     pub undone: bool,
 }
 
+/// An operation that is taken back or made again.
 struct Step {
-    operation: Operation,
-    id: OperationId,
-    before: (RefTable, Head),
-    after: (RefTable, Head),
+    row: OperationRow,
+    changes: Vec<RefChange>,
+    before: Head,
+    after: Head,
 }
 
 impl Repository {
     /// Operations, newest first.
     ///
     /// # Errors
-    /// Damaged operations; storage errors.
+    /// - [`RepoError::Invalid`]: they are too many to be listed at once.
+    /// - Damaged operations; storage errors.
     pub fn operations(&self, limit: Option<usize>) -> Result<Vec<OperationRow>> {
         let newest = self.lock()?.head.operation.n;
-        let steps = self.steps(newest)?;
-        let (_, undone) = stacks(&steps);
-        let rows = steps.iter().rev().take(limit.unwrap_or(usize::MAX));
-        Ok(rows.map(|step| row(step, undone.contains(&step.operation.n))).collect())
+        let limit = limit.unwrap_or(usize::MAX);
+        let (mut rows, mut len) = (VecDeque::new(), 0);
+        let mut stacks = Stacks::default();
+        self.log.replay(newest, |step| {
+            stacks.take(&step);
+            let row = row(step, false);
+            len += row_len(&row);
+            rows.push_back(row);
+            while rows.len() > limit
+                && let Some(gone) = rows.pop_front()
+            {
+                len -= row_len(&gone);
+            }
+            if len > LISTED_BYTES_MAX {
+                let message = format!("the list of {newest} operations is longer than {} MiB", LISTED_BYTES_MAX >> 20);
+                return Err(RepoError::invalid(message, "list the newest ones: gradient ops --limit 1000"));
+            }
+            Ok(())
+        })?;
+        for row in &mut rows {
+            row.undone = stacks.undone.contains(row.operation.n);
+        }
+        Ok(rows.into_iter().rev().collect())
     }
 
     /// Takes back the newest operation that moved a ref or HEAD and was not taken back yet.
@@ -64,26 +91,31 @@ impl Repository {
         let undo = kind == OperationKind::Undo;
         let what = if undo { "undo" } else { "redo" };
         self.change(|head| {
-            let steps = self.steps(head.operation.n)?;
-            let (applied, undone) = stacks(&steps);
-            let number = if undo { applied.last() } else { undone.last() };
-            let number = *number.ok_or(RepoError::NothingTo { what })?;
-            let step = steps.iter().find(|step| step.operation.n == number).ok_or(RepoError::NothingTo { what })?;
-            let (from, to) = if undo { (&step.after, &step.before) } else { (&step.before, &step.after) };
-            let changes = differences(&from.0, &to.0);
-            for name in changes.keys() {
-                if head.table.get(name) != from.0.get(name) {
-                    return Err(RepoError::MovedSince { number, name: name.clone() });
+            let mut stacks = Stacks::default();
+            self.log.replay(head.operation.n, |step| {
+                stacks.take(&step);
+                Ok(())
+            })?;
+            let number = if undo { stacks.applied.newest() } else { stacks.undone.newest() };
+            let number = number.ok_or(RepoError::NothingTo { what })?;
+            let step = self.step(number, undo)?.ok_or(RepoError::NothingTo { what })?;
+            let mut changes = BTreeMap::new();
+            for RefChange { name, before, after } in step.changes {
+                let (from, to) = if undo { (after, before) } else { (before, after) };
+                if head.table.get(&name).copied() != from {
+                    return Err(RepoError::MovedSince { number, name });
                 }
+                changes.insert(name, to);
             }
+            let (from, to) = if undo { (step.after, step.before) } else { (step.before, step.after) };
             let change = Change {
                 kind,
                 subject: Subject::Operation(number),
-                why: format!("{what} {}: {}", step.operation.kind.name(), step.operation.why),
+                why: format!("{what} {}: {}", step.row.operation.kind.name(), step.row.operation.why),
                 table: changed(&head.table, &changes),
-                head: if from.1 == to.1 { head.operation.head.clone() } else { to.1.clone() },
+                head: if from == to { head.operation.head.clone() } else { to },
             };
-            Ok((change, row(step, undo)))
+            Ok((change, step.row))
         })
     }
 
@@ -94,55 +126,121 @@ impl Repository {
     pub(crate) fn former_tips(&self, branch: &str) -> Result<Vec<CommitId>> {
         let newest = self.lock()?.head.operation.n;
         let mut tips = Vec::new();
-        for (_, _, table) in self.log.replay(newest)?.into_iter().rev() {
-            if let Some(Target::Branch(tip)) = table.get(branch)
+        self.log.replay(newest, |step| {
+            if let Some(Target::Branch(tip)) = step.table.get(branch)
                 && tips.last() != Some(tip)
             {
                 tips.push(*tip);
             }
-        }
+            Ok(())
+        })?;
+        tips.reverse();
         Ok(tips)
     }
 
-    fn steps(&self, newest: u64) -> Result<Vec<Step>> {
-        let mut before = (RefTable::new(), Head::Branch("main".to_owned()));
-        let mut steps = Vec::new();
-        for (operation, id, table) in self.log.replay(newest)? {
-            let after = (table, operation.head.clone());
-            steps.push(Step { operation, id, before: std::mem::replace(&mut before, after.clone()), after });
-        }
-        Ok(steps)
+    /// Operation `number` with all that it moved.
+    fn step(&self, number: u64, undone: bool) -> Result<Option<Step>> {
+        let mut before = first_head();
+        let mut found = None;
+        self.log.replay(number, |step| {
+            if step.operation.n == number {
+                let after = step.operation.head.clone();
+                let changes = step.changes.clone();
+                found = Some(Step { row: row(step, undone), changes, before: before.clone(), after });
+            } else {
+                before = step.operation.head;
+            }
+            Ok(())
+        })?;
+        Ok(found)
     }
 }
 
-// Numbers of the operations that stand, and of those taken back that a redo can make again; newest last.
-fn stacks(steps: &[Step]) -> (Vec<u64>, Vec<u64>) {
-    let (mut applied, mut undone) = (Vec::new(), Vec::new());
-    for step in steps {
-        match (step.operation.kind, &step.operation.subject) {
+fn first_head() -> Head {
+    Head::Branch("main".to_owned())
+}
+
+/// Numbers of operations in the order in which they were put here; one goes in no more time than the others come.
+#[derive(Default)]
+struct Stack {
+    next: u64,
+    by_place: BTreeMap<u64, u64>,
+    places: HashMap<u64, Vec<u64>>,
+}
+
+impl Stack {
+    fn push(&mut self, n: u64) {
+        self.by_place.insert(self.next, n);
+        self.places.entry(n).or_default().push(self.next);
+        self.next += 1;
+    }
+
+    fn remove(&mut self, n: u64) {
+        for place in self.places.remove(&n).unwrap_or_default() {
+            self.by_place.remove(&place);
+        }
+    }
+
+    fn contains(&self, n: u64) -> bool {
+        self.places.contains_key(&n)
+    }
+
+    fn newest(&self) -> Option<u64> {
+        self.by_place.last_key_value().map(|(_, n)| *n)
+    }
+}
+
+/// The operations that stand, and those taken back that a redo can make again.
+struct Stacks {
+    applied: Stack,
+    undone: Stack,
+    head: Head,
+}
+
+impl Default for Stacks {
+    fn default() -> Self {
+        Self { applied: Stack::default(), undone: Stack::default(), head: first_head() }
+    }
+}
+
+impl Stacks {
+    fn take(&mut self, step: &Replayed<'_>) {
+        let operation = &step.operation;
+        match (operation.kind, &operation.subject) {
             (OperationKind::Undo, Subject::Operation(n)) => {
-                applied.retain(|m| m != n);
-                undone.push(*n);
+                self.applied.remove(*n);
+                self.undone.push(*n);
             }
             (OperationKind::Redo, Subject::Operation(n)) => {
-                undone.retain(|m| m != n);
-                applied.push(*n);
+                self.undone.remove(*n);
+                self.applied.push(*n);
             }
-            _ if step.before == step.after || step.operation.n == 1 => {}
+            _ if (step.changes.is_empty() && operation.head == self.head) || operation.n == 1 => {}
             _ => {
-                applied.push(step.operation.n);
-                undone.clear();
+                self.applied.push(operation.n);
+                self.undone = Stack::default();
             }
         }
+        self.head.clone_from(&operation.head);
     }
-    (applied, undone)
 }
 
-fn row(step: &Step, undone: bool) -> OperationRow {
-    let changes: BTreeMap<_, _> = differences(&step.before.0, &step.after.0);
-    let changes = changes.into_iter().map(|(name, after)| {
-        let before = step.before.0.get(&name).map(|target| target.commit());
-        (name, before, after.map(Target::commit))
-    });
-    OperationRow { operation: step.operation.clone(), id: step.id, changes: changes.collect(), undone }
+fn row(step: Replayed<'_>, undone: bool) -> OperationRow {
+    let changes = step
+        .changes
+        .into_iter()
+        .map(|RefChange { name, before, after }| (name, before.map(Target::commit), after.map(Target::commit)));
+    let operation = Operation { refs: Refs::Whole(RefTable::new()), ..step.operation };
+    OperationRow { operation, id: step.id, changes: changes.collect(), undone }
+}
+
+/// About what a row takes.
+fn row_len(row: &OperationRow) -> usize {
+    let Operation { by, why, head, subject, condemned, .. } = &row.operation;
+    let named = |text: &String| text.len();
+    let head = if let Head::Branch(name) = head { name.len() } else { 0 };
+    let subject = if let Subject::Name(name) = subject { name.len() } else { 0 };
+    let texts: usize = [why, &by.host, &by.user, &by.version].into_iter().map(named).sum();
+    let changes: usize = row.changes.iter().map(|(name, _, _)| ROW_BYTES / 4 + name.len()).sum();
+    ROW_BYTES + texts + head + subject + changes + condemned.len() * 16
 }

@@ -7,17 +7,19 @@
 use std::ops::Range;
 
 use gradient_object::{CommitId, METADATA_BYTES_MAX};
+use gradient_storage::{Key, Storage, StorageError};
 
 use crate::PackId;
 use crate::pack::{VERSION, field, u32_at, u64_at};
 
-/// Longest file that is loaded.
-pub(crate) const COMMITS_CACHE_BYTES_MAX: u64 = 4 << 30;
+/// Longest file that is written or loaded: some hundred thousand commits. Without it `log` reads them from their packs.
+pub(crate) const COMMITS_CACHE_BYTES_MAX: u64 = 128 << 20;
 
 const MAGIC: [u8; 4] = *b"GRCC";
 const ENVELOPE_HEADER_LEN: usize = 16;
 const HASH_LEN: usize = 32;
 const HEAD_LEN: usize = 44;
+const NO_ROWS: &str = "no commit rows";
 
 /// A loaded file.
 #[derive(Debug)]
@@ -37,6 +39,32 @@ struct Head {
 }
 
 impl CommitCache {
+    /// Reads `cache/commits`.
+    ///
+    /// # Errors
+    /// Of the storage; inside, what is wrong with the file.
+    pub(crate) fn read(storage: &dyn Storage) -> Result<Result<Self, &'static str>, StorageError> {
+        let key = Key::cache("commits")?;
+        let len = storage.len(&key)?;
+        if len > COMMITS_CACHE_BYTES_MAX {
+            return Ok(Err("it is too large"));
+        }
+        let mut head = [0; ENVELOPE_HEADER_LEN];
+        if len < ENVELOPE_HEADER_LEN as u64 {
+            return Ok(Err(NO_ROWS));
+        }
+        // Before the rest is allocated.
+        storage.read_at(&key, 0, &mut head)?;
+        if head[..4] != MAGIC {
+            return Ok(Err(NO_ROWS));
+        }
+        match storage.read(&key, COMMITS_CACHE_BYTES_MAX) {
+            Ok(bytes) => Ok(Self::load(bytes)),
+            Err(StorageError::TooLarge { .. }) => Ok(Err("it is too large")),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes the bytes of a file.
     ///
     /// # Errors
@@ -125,7 +153,7 @@ pub(crate) fn encode(packs: &[PackId], commits: &[(CommitId, u64, &[u8])]) -> Ve
 /// Checks the frame; returns where the payload ends.
 fn check_envelope(bytes: &[u8]) -> Result<usize, &'static str> {
     if bytes.len() < ENVELOPE_HEADER_LEN + HASH_LEN || bytes[..4] != MAGIC {
-        return Err("no commit rows");
+        return Err(NO_ROWS);
     }
     if u32_at(bytes, 4) != VERSION {
         return Err("commit rows of another version");

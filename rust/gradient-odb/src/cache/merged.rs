@@ -12,12 +12,16 @@
 //! A reader checks length, order, fan-out and checksum before it trusts an offset. The bytes stay as they are; a search
 //! reads them in place.
 
+use gradient_storage::{Key, Storage, StorageError};
+
 use crate::index::Row;
 use crate::pack::{VERSION, field, u32_at, u64_at};
 use crate::{Kind, PackId};
 
 /// Longest file that is loaded.
-pub(crate) const INDEX_CACHE_BYTES_MAX: u64 = 8 << 30;
+const INDEX_CACHE_BYTES_MAX: u64 = 8 << 30;
+/// Read and checked at once: a length of a stranger's allocates nothing that is not there.
+const PIECE_LEN: u64 = 1 << 20;
 
 const MAGIC: [u8; 4] = *b"GRIX";
 const PACKS_AT: usize = 16;
@@ -77,6 +81,32 @@ impl MergedIndex {
         Self { bytes, num_packs: packs.len(), num_rows: rows.len() }
     }
 
+    /// Reads `cache/index`.
+    ///
+    /// # Errors
+    /// Of the storage; inside, what is wrong with the file.
+    pub(crate) fn read(storage: &dyn Storage) -> Result<Result<Self, &'static str>, StorageError> {
+        let key = Key::cache("index")?;
+        let len = storage.len(&key)?;
+        if len > INDEX_CACHE_BYTES_MAX {
+            return Ok(Err("it is too large"));
+        }
+        let mut bytes: Vec<u8> = Vec::new();
+        while (bytes.len() as u64) < len {
+            let at = bytes.len();
+            let piece_len = PIECE_LEN.min(len - at as u64) as usize;
+            if bytes.try_reserve(piece_len).is_err() {
+                return Ok(Err("it is too large for the memory that there is"));
+            }
+            bytes.resize(at + piece_len, 0);
+            storage.read_at(&key, at as u64, &mut bytes[at..])?;
+            if let Err(what) = check_so_far(&bytes, at, len) {
+                return Ok(Err(what));
+            }
+        }
+        Ok(Self::load(bytes))
+    }
+
     /// Takes the bytes of a file.
     ///
     /// # Errors
@@ -88,13 +118,10 @@ impl MergedIndex {
         if u32_at(&bytes, 4) != VERSION {
             return Err("a merged index of another version");
         }
-        let index = Self { num_packs: u32_at(&bytes, 8) as usize, num_rows: u32_at(&bytes, 12) as usize, bytes };
-        let rows_len = index.num_rows as u64 * ROW_LEN as u64;
-        let packs_len = index.num_packs as u64 * PACK_LEN as u64;
-        let fixed_len = (PACKS_AT + FAN_LEN + HASH_LEN) as u64;
-        if fixed_len + packs_len + rows_len != index.bytes.len() as u64 {
+        if file_len(&bytes) != bytes.len() as u64 {
             return Err("a merged index of another length than it says");
         }
+        let index = Self { num_packs: u32_at(&bytes, 8) as usize, num_rows: u32_at(&bytes, 12) as usize, bytes };
         let (body, stored) = index.bytes.split_last_chunk::<HASH_LEN>().ok_or("no merged index")?;
         if hash(body) != *stored {
             return Err("a merged index that does not hash to what it says");
@@ -185,6 +212,38 @@ impl MergedIndex {
         let at = self.fan_at() + FAN_LEN + number * ROW_LEN;
         &self.bytes[at..at + ROW_LEN]
     }
+}
+
+/// The length that the head of a file says it has.
+fn file_len(head: &[u8]) -> u64 {
+    let packs_len = u64::from(u32_at(head, 8)) * PACK_LEN as u64;
+    let rows_len = u64::from(u32_at(head, 12)) * ROW_LEN as u64;
+    (PACKS_AT + FAN_LEN + HASH_LEN) as u64 + packs_len + rows_len
+}
+
+/// Checks as much of a file of `len` bytes as there is; what lies before `checked` was looked at before. Zeros, which
+/// cost nobody any space, are neither packs nor rows.
+fn check_so_far(bytes: &[u8], checked: usize, len: u64) -> Result<(), &'static str> {
+    if bytes.len() < PACKS_AT || bytes[..4] != MAGIC {
+        return Err("no merged index");
+    }
+    if file_len(bytes) != len {
+        return Err("a merged index of another length than it says");
+    }
+    let packs_end = PACKS_AT + u32_at(bytes, 8) as usize * PACK_LEN;
+    let rows_at = packs_end + FAN_LEN;
+    let rises = |start: usize, end: usize, row_len: usize, id_len: usize| {
+        let end = end.min(bytes.len()).max(start);
+        // With the row before the first new one.
+        let from = checked.saturating_sub(start) / row_len * row_len;
+        let from = (start + from.saturating_sub(row_len)).min(end);
+        bytes[from..end].chunks_exact(row_len).map(|row| &row[..id_len]).is_sorted_by(|a, b| a < b)
+    };
+    let rows_end = rows_at + u32_at(bytes, 12) as usize * ROW_LEN;
+    if rises(PACKS_AT, packs_end, PACK_LEN, 16) && rises(rows_at, rows_end, ROW_LEN, 32) {
+        return Ok(());
+    }
+    Err("packs or rows of a merged index do not rise")
 }
 
 /// First two bytes of an id, as a position in the fan-out.

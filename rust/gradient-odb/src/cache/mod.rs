@@ -3,7 +3,7 @@
 pub(crate) mod commits;
 pub(crate) mod merged;
 
-use gradient_storage::{Key, Storage, StorageError};
+use gradient_storage::{Storage, StorageError};
 
 use crate::OdbError;
 
@@ -12,17 +12,17 @@ use crate::OdbError;
 /// # Errors
 /// [`OdbError::Storage`].
 pub fn damaged_caches(storage: &dyn Storage) -> Result<Vec<(String, &'static str)>, OdbError> {
-    type Load = fn(Vec<u8>) -> Option<&'static str>;
+    type Check = fn(&dyn Storage) -> Result<Option<&'static str>, StorageError>;
     let mut damaged = Vec::new();
-    let caches: [(&str, u64, Load); 2] = [
-        ("index", merged::INDEX_CACHE_BYTES_MAX, |bytes| merged::MergedIndex::load(bytes).err()),
-        ("commits", commits::COMMITS_CACHE_BYTES_MAX, |bytes| commits::CommitCache::load(bytes).err()),
+    let caches: [(&str, Check); 2] = [
+        ("index", |storage| Ok(merged::MergedIndex::read(storage)?.err())),
+        ("commits", |storage| Ok(commits::CommitCache::read(storage)?.err())),
     ];
-    for (name, len_max, load) in caches {
-        let reason = match storage.read(&Key::cache(name)?, len_max) {
-            Ok(bytes) => load(bytes),
+    for (name, check) in caches {
+        let reason = match check(storage) {
+            Ok(reason) => reason,
             Err(StorageError::NotFound { .. }) => None,
-            Err(StorageError::TooLarge { .. }) => Some("it is too large"),
+            Err(StorageError::Truncated { .. }) => Some("it became shorter while it was read"),
             Err(StorageError::NotAFile { .. }) => Some("it is no file"),
             Err(error) => return Err(error.into()),
         };

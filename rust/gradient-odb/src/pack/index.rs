@@ -33,6 +33,11 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// Bytes of the table of objects.
+    pub(crate) fn objects_len(self) -> u64 {
+        u64::from(self.objects) * OBJECT_ROW_LEN as u64
+    }
+
     /// Bytes of an index with so many rows.
     pub(crate) fn index_len(self) -> u64 {
         let len = |rows: u32, row_len: usize| u64::from(rows) * row_len as u64;
@@ -228,7 +233,11 @@ impl ObjectRow {
     }
 }
 
-fn read_objects(bytes: &[u8]) -> Result<Vec<ObjectRow>, (usize, &'static str)> {
+/// Reads rows of objects that strictly rise.
+///
+/// # Errors
+/// What is wrong, and at which offset.
+pub(crate) fn read_objects(bytes: &[u8]) -> Result<Vec<ObjectRow>, (usize, &'static str)> {
     let mut rows: Vec<ObjectRow> = Vec::with_capacity(bytes.len() / OBJECT_ROW_LEN);
     for (i, row) in bytes.chunks_exact(OBJECT_ROW_LEN).enumerate() {
         let at = i * OBJECT_ROW_LEN;

@@ -5,20 +5,26 @@ use gradient_storage::{Key, Storage, StorageError};
 
 use super::damaged;
 use super::frame::{FOOTER_LEN, Footer, HEADER_LEN};
-use super::index::{BlockRow, ObjectRow, PackIndex};
+use super::index::{BlockRow, Counts, ObjectRow, PackIndex, read_objects};
 use crate::{Kind, OdbError, PackId};
 
 /// Read at once from the end; the tail of most packs fits.
 const GUESS_LEN: u64 = 64 << 10;
+/// Longer tails are read and checked in pieces: a length of a stranger's allocates nothing that is not there.
+const PIECE_LEN: u64 = 1 << 20;
+/// Blocks that are longer together are read again when one is wanted.
+const BLOCKS_KEPT_LEN_MAX: u64 = 1 << 20;
 
 /// Blocks, index and footer of a pack, all checked against the footer's hashes.
 #[derive(Debug)]
 pub(crate) struct Tail {
     pub(crate) pack: PackId,
+    /// Where it lies.
+    key: Key,
     pub(crate) footer: Footer,
     pub(crate) index: PackIndex,
-    /// From the first block on.
-    bytes: Vec<u8>,
+    /// From the first block on; none where they are too long to be kept.
+    blocks: Option<Vec<u8>>,
 }
 
 impl Tail {
@@ -50,33 +56,83 @@ impl Tail {
         let foot = bytes.last_chunk::<FOOTER_LEN>().expect("the guess holds at least a footer");
         let footer = Footer::decode(pack, file_len, &head, foot)?;
         if footer.first_block < guess_at {
-            let mut whole = read_range(storage, key, pack, footer.first_block, guess_at)?;
-            whole.append(&mut bytes);
-            bytes = whole;
-        } else {
-            bytes.drain(..(footer.first_block - guess_at) as usize);
+            return Self::read_in_pieces(storage, key, footer, pack);
         }
+        bytes.drain(..(footer.first_block - guess_at) as usize);
         bytes.truncate(bytes.len() - FOOTER_LEN);
         if *blake3::hash(&bytes).as_bytes() != footer.tail_hash {
-            return Err(damaged(pack, footer.first_block, "blocks and index do not hash to what the footer says"));
+            return Err(wrong_hash(pack, &footer));
         }
-        let tables_at = (footer.index_offset - footer.first_block) as usize;
-        let index = PackIndex::decode(&bytes[tables_at..], footer.counts, footer.first_block, footer.index_offset)
-            .map_err(|(at, what)| damaged(pack, footer.index_offset + at as u64, what))?;
-        bytes.truncate(tables_at);
-        Ok(Self { pack, footer, index, bytes })
+        let tables = bytes.split_off((footer.index_offset - footer.first_block) as usize);
+        let index = decode_tables(pack, &footer, &tables)?;
+        Ok(Self { pack, key: key.clone(), footer, index, blocks: Some(bytes) })
+    }
+
+    /// Reads a tail that may be long.
+    fn read_in_pieces(storage: &dyn Storage, key: &Key, footer: Footer, pack: PackId) -> Result<Self, OdbError> {
+        let mut hasher = blake3::Hasher::new();
+        let mut pieces = |start: u64, end: u64, then: &mut dyn FnMut(&[u8]) -> Result<(), OdbError>| {
+            let mut piece = vec![0; PIECE_LEN.min(end - start) as usize];
+            let mut at = start;
+            while at < end {
+                let len = (end - at).min(PIECE_LEN) as usize;
+                read_into(storage, key, pack, at, &mut piece[..len])?;
+                hasher.update(&piece[..len]);
+                then(&piece[..len])?;
+                at += len as u64;
+            }
+            Ok::<_, OdbError>(())
+        };
+        let keeps = footer.index_offset - footer.first_block <= BLOCKS_KEPT_LEN_MAX;
+        let mut blocks = keeps.then(Vec::new);
+        pieces(footer.first_block, footer.index_offset, &mut |piece| {
+            if let Some(blocks) = &mut blocks {
+                blocks.extend_from_slice(piece);
+            }
+            Ok(())
+        })?;
+        let mut tables = Vec::new();
+        let objects_end = footer.index_offset + footer.counts.objects_len();
+        let mut promised = Promised::default();
+        pieces(footer.index_offset, objects_end, &mut |piece| {
+            promised.take(piece).map_err(|what| damaged(pack, footer.index_offset + tables.len() as u64, what))?;
+            tables.extend_from_slice(piece);
+            Ok(())
+        })?;
+        // Only rows that were seen may ask for more.
+        if !promised.is_of(footer.counts) {
+            return Err(damaged(pack, objects_end, "the numbers of base and commit rows are not those of the objects"));
+        }
+        let index_end = footer.index_offset + footer.counts.index_len();
+        pieces(objects_end, index_end, &mut |piece| {
+            tables.extend_from_slice(piece);
+            Ok(())
+        })?;
+        if *hasher.finalize().as_bytes() != footer.tail_hash {
+            return Err(wrong_hash(pack, &footer));
+        }
+        let index = decode_tables(pack, &footer, &tables)?;
+        Ok(Self { pack, key: key.clone(), footer, index, blocks })
+    }
+
+    /// Lets go of the blocks; they are read again when one is wanted.
+    pub(crate) fn forget_blocks(&mut self) {
+        self.blocks = None;
     }
 
     /// Returns the decoded bytes of block number `number`.
     ///
     /// # Errors
     /// [`OdbError::PackDamaged`]: there is no such block, or it does not decode to its raw length.
-    pub(crate) fn block(&self, number: u32) -> Result<Vec<u8>, OdbError> {
+    pub(crate) fn block(&self, storage: &dyn Storage, number: u32) -> Result<Vec<u8>, OdbError> {
         let Some(row) = self.index.blocks.get(number as usize) else {
             return Err(damaged(self.pack, self.footer.index_offset, "there is no such block"));
         };
+        let Some(blocks) = &self.blocks else {
+            return decode_block(self.pack, row, &read_block(storage, &self.key, self.pack, row)?);
+        };
         let start = (row.offset - self.footer.first_block) as usize;
-        decode_block(self.pack, row, &self.bytes[start..start + row.encoded_len as usize])
+        decode_block(self.pack, row, &blocks[start..start + row.encoded_len as usize])
     }
 
     /// Calls `then` with the row and bytes of every tree and commit of the kinds wanted, block by block.
@@ -85,6 +141,7 @@ impl Tail {
     /// As [`block`](Self::block); and what `then` returns.
     pub(crate) fn for_each_metadata(
         &self,
+        storage: &dyn Storage,
         wanted: impl Fn(Kind) -> bool,
         mut then: impl FnMut(&ObjectRow, &[u8]) -> Result<(), OdbError>,
     ) -> Result<(), OdbError> {
@@ -92,7 +149,7 @@ impl Tail {
         let mut rows: Vec<&ObjectRow> = self.index.objects.iter().filter(is_wanted).collect();
         rows.sort_by_key(|row| (row.block, row.offset));
         for of_block in rows.chunk_by(|a, b| a.block == b.block) {
-            let raw = self.block(of_block[0].block)?;
+            let raw = self.block(storage, of_block[0].block)?;
             for row in of_block {
                 let start = row.offset as usize;
                 then(row, &raw[start..start + row.raw_len as usize])?;
@@ -100,6 +157,49 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+/// What object rows promise of the tables behind them.
+#[derive(Default)]
+struct Promised {
+    num_bases: u64,
+    num_commits: u64,
+}
+
+impl Promised {
+    /// Looks at whole rows; what no row can be is refused at once.
+    fn take(&mut self, rows: &[u8]) -> Result<(), &'static str> {
+        for row in read_objects(rows).map_err(|(_, what)| what)? {
+            self.num_bases += u64::from(row.num_bases);
+            self.num_commits += u64::from(row.name.kind == Kind::Commit);
+        }
+        Ok(())
+    }
+
+    fn is_of(&self, counts: Counts) -> bool {
+        (self.num_bases, self.num_commits) == (u64::from(counts.bases), u64::from(counts.commits))
+    }
+}
+
+fn wrong_hash(pack: PackId, footer: &Footer) -> OdbError {
+    damaged(pack, footer.first_block, "blocks and index do not hash to what the footer says")
+}
+
+fn decode_tables(pack: PackId, footer: &Footer, tables: &[u8]) -> Result<PackIndex, OdbError> {
+    PackIndex::decode(tables, footer.counts, footer.first_block, footer.index_offset)
+        .map_err(|(at, what)| damaged(pack, footer.index_offset + at as u64, what))
+}
+
+/// Reads a metadata block as it is stored.
+///
+/// # Errors
+/// [`OdbError::PackDamaged`]: it is longer than any that holds what a block may hold.
+pub(crate) fn read_block(storage: &dyn Storage, key: &Key, pack: PackId, row: &BlockRow) -> Result<Vec<u8>, OdbError> {
+    // zstd makes of what it can not compress a few bytes more.
+    if row.encoded_len as usize > METADATA_BYTES_MAX + (METADATA_BYTES_MAX >> 7) {
+        return Err(damaged(pack, row.offset, "a metadata block is too large"));
+    }
+    read_range(storage, key, pack, row.offset, row.offset + u64::from(row.encoded_len))
 }
 
 /// Decodes a metadata block.
@@ -147,13 +247,23 @@ pub(crate) fn read_into(
 /// A pack that was listed, with its length and what its tail is.
 pub(crate) type ReadTail = (PackId, u64, Result<Tail, OdbError>);
 
-/// Reads many tails on a few threads of its own (never rayon's: a caller may hold a lock); in the order given.
-pub(crate) fn read_all(storage: &dyn Storage, packs: &[(PackId, u64)]) -> Vec<ReadTail> {
+/// Reads many tails on a few threads of its own (never rayon's: a caller may hold a lock); in the order given. Blocks
+/// are kept where they are wanted.
+pub(crate) fn read_all(storage: &dyn Storage, packs: &[(PackId, u64)], with_blocks: bool) -> Vec<ReadTail> {
     /// Fewer are not worth a thread.
     const PACKS_PER_THREAD: usize = 16;
     let read = |packs: &[(PackId, u64)]| -> Vec<ReadTail> {
         let tails = packs.iter();
-        tails.map(|&(pack, len)| (pack, len, Tail::read(storage, pack, len))).collect()
+        let read = |&(pack, len): &(PackId, u64)| {
+            let mut tail = Tail::read(storage, pack, len);
+            if let Ok(tail) = &mut tail
+                && !with_blocks
+            {
+                tail.forget_blocks();
+            }
+            (pack, len, tail)
+        };
+        tails.map(read).collect()
     };
     let num_threads = std::thread::available_parallelism().map_or(1, usize::from).min(packs.len() / PACKS_PER_THREAD);
     if num_threads < 2 {

@@ -136,7 +136,7 @@ fn packs_are_read_as_the_page_says() {
             assert_eq!((row.offset, row.encoded_len), (number(offset), number(encoded_len)), "{name}");
             assert_eq!(row.raw_len, number::<u32>(raw_len), "{name}");
             let raw: Vec<u8> = list(&block["objects"]).iter().flat_map(|json| bytes(&json[2])).collect();
-            assert_eq!(tail.block(i).unwrap(), raw, "{name}");
+            assert_eq!(tail.block(&*storage, i).unwrap(), raw, "{name}");
         }
         assert_eq!(tail.index.blocks.len(), list(&vector["blocks"]).len(), "{name}");
 

@@ -1,6 +1,6 @@
 //! Operations: each against its hash, its number, the one before it and the table that it refers to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gradient_object::{CommitId, OperationId};
@@ -9,11 +9,13 @@ use gradient_storage::Storage;
 
 use super::{FsckReport, Severity};
 use crate::error::{RepoError, Result};
-use crate::operation::{Head, Operation, RefTable, Refs};
+use crate::operation::{Head, Operation, Refs};
 use crate::oplog::{OperationLog, file_name};
 
 /// How often the folder is listed again because operations were folded meanwhile.
 const LOOKS_MAX: u32 = 8;
+/// Of a gap in the numbers so many are looked for and named: a name may claim any number.
+const GAP_LOOKS_MAX: usize = 1000;
 
 /// Commits that operations name.
 #[derive(Debug, Default)]
@@ -36,12 +38,18 @@ pub(super) fn check(storage: &Arc<dyn Storage>, report: &mut FsckReport) -> Resu
     Ok(Roots::default())
 }
 
-/// One look at the folder.
+/// One look at the folder. Of the operations it keeps the newest and what they name, however many there are.
 #[derive(Default)]
 struct Walk {
-    operations: BTreeMap<u64, (Operation, OperationId)>,
     damage: Vec<(String, String)>,
     below: Vec<u64>,
+    num_operations: u64,
+    newest: Option<(u64, Operation, OperationId)>,
+    /// The newest operation that carries a whole table.
+    whole: Option<u64>,
+    /// The newest operation that could not be read.
+    unreadable: u64,
+    roots: Roots,
 }
 
 impl Walk {
@@ -51,14 +59,16 @@ impl Walk {
         let floor = names.folded.last().copied().unwrap_or(0);
         self.below.clone_from(&names.below);
         if floor > 0 {
-            match log.read_folded(floor) {
-                Ok(payloads) => {
-                    for (n, payload) in (1..).zip(payloads) {
-                        let decoded = Operation::decode(&payload, n, &file_name(n));
-                        self.take(n, decoded.map(|operation| (operation, OperationId::of(&payload))))?;
-                    }
+            let read = log.for_each_folded(floor, |n, payload| {
+                let decoded = Operation::decode(payload, n, &file_name(n));
+                self.take(n, decoded.map(|operation| (operation, OperationId::of(payload))))
+            });
+            match read {
+                Ok(()) => {}
+                Err(RepoError::Damaged { file, reason }) => {
+                    self.unreadable = floor;
+                    self.damage.push((file, reason));
                 }
-                Err(RepoError::Damaged { file, reason }) => self.damage.push((file, reason)),
                 Err(RepoError::Storage(error)) if error.is_not_found() => return Ok(false),
                 Err(error) => return Err(error),
             }
@@ -70,70 +80,94 @@ impl Walk {
             }
         }
         let newest = names.numbers.last().copied().unwrap_or(floor);
-        let present: BTreeSet<u64> = names.numbers.into_iter().collect();
-        let missing: Vec<u64> = (floor + 1..=newest).filter(|n| !present.contains(n)).collect();
-        if !missing.is_empty() && log.names()?.folded.last().copied().unwrap_or(0) > floor {
-            return Ok(false);
-        }
-        for n in &missing {
-            // A listing may miss what was published while it ran.
-            if !matches!(log.read_file(*n), Err(RepoError::Storage(error)) if error.is_not_found()) {
-                return Ok(false);
-            }
-        }
-        self.damage.extend(missing.into_iter().map(|n| (file_name(n), "it is missing".to_owned())));
+        let Some(missing) = Self::missing(log, &names.numbers, floor)? else { return Ok(false) };
+        self.damage.extend(missing);
         if newest == 0 {
             self.damage.push(("ops".to_owned(), "there is no operation".to_owned()));
         }
         Ok(true)
     }
 
+    /// Tells the gaps in the numbers; none if the log moved while we read.
+    fn missing(log: &OperationLog, numbers: &[u64], floor: u64) -> Result<Option<Vec<(String, String)>>> {
+        let mut damage = Vec::new();
+        let mut before = floor;
+        for n in numbers {
+            if *n > before + 1 {
+                if log.names()?.folded.last().copied().unwrap_or(0) > floor {
+                    return Ok(None);
+                }
+                // A listing may miss what was published while it ran.
+                let gap = before + 1..*n;
+                for one in gap.clone().take(GAP_LOOKS_MAX) {
+                    if !matches!(log.read_file(one), Err(RepoError::Storage(error)) if error.is_not_found()) {
+                        return Ok(None);
+                    }
+                }
+                damage.extend(gap.clone().take(GAP_LOOKS_MAX).map(|n| (file_name(n), "it is missing".to_owned())));
+                let more = (gap.end - gap.start).saturating_sub(GAP_LOOKS_MAX as u64);
+                if more > 0 {
+                    damage.push((file_name(n - 1), format!("it is missing, with all of the {more} before it")));
+                }
+            }
+            before = *n;
+        }
+        Ok(Some(damage))
+    }
+
     fn take(&mut self, n: u64, outcome: Result<(Operation, OperationId)>) -> Result<()> {
         match outcome {
-            Ok(read) => drop(self.operations.insert(n, read)),
-            Err(RepoError::Damaged { file, reason }) => self.damage.push((file, reason)),
+            Ok((operation, id)) => self.look_at(n, operation, id),
+            Err(RepoError::Damaged { file, reason }) => {
+                self.unreadable = n;
+                self.damage.push((file, reason));
+            }
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
+    fn look_at(&mut self, n: u64, operation: Operation, id: OperationId) {
+        self.num_operations += 1;
+        let before = self.newest.as_ref().filter(|(before, _, _)| n - before == 1);
+        if before.is_none() {
+            self.unreadable = n - 1;
+        }
+        let is_first = n == 1 && operation.previous.is_none();
+        if before.is_some_and(|(_, _, id)| operation.previous != Some(*id)) || (n == 1 && !is_first) {
+            self.damage.push((file_name(n), format!("it does not follow operation {}", n - 1)));
+        }
+        let named = &mut self.roots.named;
+        if let Head::Commit(id) = operation.head {
+            named.insert(id, "HEAD".to_owned());
+        }
+        match &operation.refs {
+            Refs::Whole(table) => {
+                self.whole = Some(n);
+                named.extend(table.iter().map(|(name, target)| (target.commit(), name.clone())));
+            }
+            Refs::Changes { since, changes } => {
+                // A table that can not be read, or may lie where nothing could be, is a finding already.
+                if self.whole.is_some_and(|whole| whole != *since) && *since > self.unreadable {
+                    let what = format!("operation {since}, which it refers to, is not the newest with a whole table");
+                    self.damage.push((file_name(n), what));
+                }
+                let targets = changes.iter().filter_map(|(name, target)| Some((name, (*target)?)));
+                named.extend(targets.map(|(name, target)| (target.commit(), name.clone())));
+            }
+        }
+        self.newest = Some((n, operation, id));
+    }
+
     fn finish(self, report: &mut FsckReport) -> Roots {
-        report.num_operations = self.operations.len() as u64;
+        report.num_operations = self.num_operations;
         for (file, reason) in self.damage {
             report.add(Severity::Error, file, reason);
         }
         for n in self.below {
             report.add(Severity::Note, file_name(n), "it was folded, or written after the fold by a writer that slept");
         }
-        let newest = self.operations.last_key_value();
-        let condemned = newest.map(|(_, (operation, _))| operation.condemned.clone()).unwrap_or_default();
-        let mut roots = Roots { condemned, ..Roots::default() };
-        let mut wholes: BTreeMap<u64, &RefTable> = BTreeMap::new();
-        for (n, (operation, _)) in &self.operations {
-            let before = n.checked_sub(1).and_then(|before| self.operations.get(&before));
-            let is_first = *n == 1 && operation.previous.is_none();
-            if before.is_some_and(|(_, id)| operation.previous != Some(*id)) || (*n == 1 && !is_first) {
-                report.add(Severity::Error, file_name(*n), format!("it does not follow operation {}", n - 1));
-            }
-            if let Head::Commit(id) = operation.head {
-                roots.named.insert(id, "HEAD".to_owned());
-            }
-            match &operation.refs {
-                Refs::Whole(table) => {
-                    wholes.insert(*n, table);
-                    roots.named.extend(table.iter().map(|(name, target)| (target.commit(), name.clone())));
-                }
-                Refs::Changes { since, changes } => {
-                    // A table that can not be read is a finding already.
-                    if !wholes.contains_key(since) && self.operations.contains_key(since) {
-                        let what = format!("operation {since}, which it refers to, carries no whole table");
-                        report.add(Severity::Error, file_name(*n), what);
-                    }
-                    let targets = changes.iter().filter_map(|(name, target)| Some((name, (*target)?)));
-                    roots.named.extend(targets.map(|(name, target)| (target.commit(), name.clone())));
-                }
-            }
-        }
-        roots
+        let condemned = self.newest.map(|(_, operation, _)| operation.condemned).unwrap_or_default();
+        Roots { condemned, ..self.roots }
     }
 }
