@@ -48,6 +48,15 @@ resume-matrix: develop ## Kill every kind of run at every tick and resume it, 96
 other-versions: develop ## Commit one state with another torch and Python: same root hash (OTHER_TORCH=..., 6 GB under target/)
 	.ci/other-versions
 
+# Seconds for each target.
+FUZZ_SECONDS ?= 60
+
+fuzz: ## Fuzz every reader of bytes, FUZZ_SECONDS=60 each (20 minutes; needs a nightly Rust)
+	.ci/fuzz $(FUZZ_SECONDS)
+
+asan: ## Run the tests of the pure crates under AddressSanitizer (needs a nightly Rust)
+	.ci/asan
+
 develop: $(EXTENSION) ## Set up .venv with the release extension, editable
 	@:
 

@@ -19,7 +19,7 @@ CRATES = {
     "gradient-repo": {"gradient-codec", "gradient-object", "gradient-odb", "gradient-storage"},
     "gradient-optim": {"gradient-codec"},
     "gradient-py": {"gradient-object", "gradient-odb", "gradient-optim", "gradient-repo", "gradient-storage"},
-    "gradient-testkit": {"gradient-object", "gradient-odb", "gradient-repo", "gradient-storage"},
+    "gradient-testkit": {"gradient-codec", "gradient-object", "gradient-odb", "gradient-repo", "gradient-storage"},
 }
 
 

@@ -62,13 +62,16 @@ pub fn collect(storage: &Arc<dyn Storage>, greed: Greed) -> Result<Collected, Fa
     let mut collected = Collected::default();
     loop {
         let before = collector.marked.len();
-        for (operation, _, table) in log.replay(head.operation.n)? {
-            for target in table.values() {
-                collector.mark(target.commit())?;
+        let mut roots = Vec::new();
+        log.replay(head.operation.n, |step| {
+            roots.extend(step.table.values().map(|target| target.commit()));
+            if let Head::Commit(id) = step.operation.head {
+                roots.push(id);
             }
-            if let Head::Commit(id) = operation.head {
-                collector.mark(id)?;
-            }
+            Ok(())
+        })?;
+        for root in roots {
+            collector.mark(root)?;
         }
         collected.marked.push(collector.marked.len() - before);
         let present = collector.list()?;

@@ -75,7 +75,12 @@ const NOBODY: CommitId = CommitId::from_bytes([0; 32]);
 fn operations(disk: &SimFs) -> gradient_repo::Result<Vec<(Operation, RefTable)>> {
     let log = OperationLog::new(open_storage(disk)?);
     let newest = log.head()?.map_or(0, |head| head.operation.n);
-    Ok(log.replay(newest)?.into_iter().map(|(operation, _, table)| (operation, table)).collect())
+    let mut all = Vec::new();
+    log.replay(newest, |step| {
+        all.push((step.operation, step.table.clone()));
+        Ok(())
+    })?;
+    Ok(all)
 }
 
 /// Lets the model do what an operation did; if its process lived on, it is told what the model says.

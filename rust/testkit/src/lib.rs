@@ -18,6 +18,7 @@
 //! | `races.rs`     | the races that are tried                                                           |
 //! | `judge.rs`     | holds a race to the model: every deed has its place among the operations           |
 //! | `collector.rs` | a collector of garbage, for tests only                                             |
+//! | `readers/`     | what must hold of every reader of bytes; fuzzed, and replayed by `cargo test`        |
 //!
 //! A scenario is played once and recorded; every crash of it is then made from the record. What must be there after a
 //! crash follows from the model and from how far the record had come when each change was acknowledged.
@@ -55,6 +56,7 @@ mod process;
 mod race;
 mod races;
 mod racing;
+pub mod readers;
 mod replay;
 mod scenarios;
 mod session;
