@@ -295,6 +295,9 @@ class Repository:
         """Newest first."""
     def undo(self) -> Operation: ...
     def redo(self) -> Operation: ...
+    @property
+    def last_commit(self) -> CommitResult | None:
+        """What this handle committed last: how a caller whose `commit` was interrupted learns that it is durable."""
     def maintain(self) -> None:
         """Write caches, merge small packs and fold operations where that is due."""
     def disk_bytes(self) -> int: ...

@@ -6,13 +6,14 @@ A thin layer over `_core.Repository`: refs go in where ids go in there, and what
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from gradient._types import SECTIONS, PathLike
-from gradient.errors import InvalidInputError, NotFoundError
+from gradient.errors import InvalidInputError, NotFoundError, StorageError
 from gradient.refs import HEAD, parse_range, parse_ref
 
 if TYPE_CHECKING:
@@ -84,13 +85,25 @@ class Repo:
             NotFoundError: There is no repository.
             FormatError: A newer version wrote it.
             CorruptionError: Its `format` file is damaged, or none of its operations can be read.
+            StorageError: The folder may not be looked into.
         """
         from gradient import _core
 
         root = os.path.abspath(os.path.expanduser(os.fspath(path)))
         if os.path.basename(root) == REPO_DIR:
             root = os.path.dirname(root)
-        if not os.path.isdir(os.path.join(root, REPO_DIR)):
+        try:
+            is_there = stat.S_ISDIR(os.stat(os.path.join(root, REPO_DIR)).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            is_there = False
+        except OSError as error:
+            raise StorageError(
+                f"could not look into {root}: {error.strerror}",
+                errno=error.errno,
+                path=root,
+                hint="check the permissions of the repository's folder",
+            ) from error
+        if not is_there:
             raise NotFoundError(
                 f"{root} is no repository", code="no-repository", hint="gradient repo init NAME, in a workspace"
             )
@@ -334,11 +347,11 @@ class Repo:
         return self.core.operations(limit=limit)
 
     def undo(self) -> Operation:
-        """Take back the newest operation that is not yet taken back; returns the operation that did it."""
+        """Take back the newest operation that is not yet taken back; returns that operation."""
         return self.core.undo()
 
     def redo(self) -> Operation:
-        """Make again what `undo` took back last; returns the operation that did it."""
+        """Make again what `undo` took back last; returns that operation."""
         return self.core.redo()
 
     # Housekeeping

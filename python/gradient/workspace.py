@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -366,7 +367,10 @@ def _repo_config(settings: Mapping[str, object], root: str) -> RepoConfig:
 def _read_marker(root: str) -> dict[str, Any]:
     path = os.path.join(root, WORKSPACE_DIR, CONFIG_FILE)
     try:
-        with open(path, "rb") as file:
+        # Without waiting for the other end of a pipe that somebody put there.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file", path)
             raw = file.read(CONFIG_BYTES_MAX + 1)
     except FileNotFoundError:
         return {}

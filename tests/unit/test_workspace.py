@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gradient import workspace
-from gradient.errors import InvalidInputError, NotFoundError, StorageError
+from gradient.errors import CorruptionError, InvalidInputError, NotFoundError, StorageError
 from gradient.workspace import RepoLocation, locate
 
 
@@ -178,5 +178,5 @@ def test_a_repository_whose_making_was_cut_off_is_made_and_one_that_lost_its_for
     assert location.exists()
     (inside / "format").unlink()
     assert location.exists()
-    with pytest.raises(NotFoundError, match="format"):
+    with pytest.raises(CorruptionError, match="format"):
         workspace.open_repo(workspace=ws, repo="gpt")

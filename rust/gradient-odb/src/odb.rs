@@ -57,7 +57,7 @@ struct Changes {
 }
 
 impl Odb {
-    /// Opens the object database of a repository whose folders exist.
+    /// Opens the object database of a repository. Without `packs/` it has no objects.
     ///
     /// Loads `cache/index` if it is intact and reads the tails of packs that it does not know. A damaged pack is no
     /// error: see [`damaged`](Self::damaged).
@@ -65,7 +65,9 @@ impl Odb {
     /// # Errors
     /// [`OdbError::Storage`]: `packs/` or a pack in it can not be read for another reason than damage.
     pub fn open(storage: Arc<dyn Storage>) -> Result<Self, OdbError> {
-        let base = MergedIndex::read(&*storage).ok().and_then(Result::ok);
+        // An empty folder does not survive every way of copying; whether it may be empty is known to the operations.
+        let has_folder = !storage.missing_folders()?.contains(&Folder::Packs);
+        let base = MergedIndex::read(&*storage).ok().and_then(Result::ok).filter(|_| has_folder);
         let odb = Self {
             index: RwLock::new(Index::new(base.unwrap_or_else(MergedIndex::empty))),
             storage,
@@ -116,7 +118,12 @@ impl Odb {
 
     /// Lists and reads once; says whether every pack that was listed could be looked at.
     fn look(&self) -> Result<bool, OdbError> {
-        let listing = list_packs(&*self.storage)?;
+        let listing = match list_packs(&*self.storage) {
+            Err(OdbError::Storage(StorageError::NotFound { .. })) if self.index().all_packs().is_empty() => {
+                BTreeMap::new()
+            }
+            listing => listing?,
+        };
         let changes = changes(&self.index(), &listing);
         if changes.gone.is_empty() && changes.to_read.is_empty() {
             return Ok(true);

@@ -36,7 +36,8 @@ pub(crate) fn run<T: Send>(
             while matches!(wait.recv_timeout(TICK), Err(RecvTimeoutError::Timeout)) {
                 if raised.is_none() {
                     let total = if total == 0 { progress.total() } else { total };
-                    raised = Python::attach(|py| tick(py, callback, progress.done(), total)).err();
+                    // The interpreter may have ended while this thread was detached: then nobody is left to be told.
+                    raised = Python::try_attach(|py| tick(py, callback, progress.done(), total)).and_then(Result::err);
                     if raised.is_some() {
                         progress.cancel();
                     }

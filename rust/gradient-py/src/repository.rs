@@ -73,11 +73,13 @@ impl Repository {
 
     #[getter]
     fn notices(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        self.inner.notices().into_python(py)
+        let inner = self.inner(py)?;
+        inner.notices().into_python(py)
     }
 
     fn refresh(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.inner.refresh()).into_python(py)
+        let inner = self.inner(py)?;
+        py.detach(|| inner.refresh()).into_python(py)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's, all by keyword")]
@@ -96,6 +98,7 @@ impl Repository {
         create: bool,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<CommitResult> {
+        let inner = self.inner(py)?;
         check_callback(py, progress.as_ref())?;
         let mut sources = Sources::default();
         let mut sections = BTreeMap::new();
@@ -120,40 +123,46 @@ impl Repository {
             sources: sources.0.iter().map(|source| source as &dyn ByteSource).collect(),
         };
         let total = request.sources.iter().map(|source| source.len() as u64).sum();
-        let outcome = run(py, progress.as_ref(), total, || false, |progress| self.inner.commit(&request, progress))?;
+        let outcome = run(py, progress.as_ref(), total, || false, |progress| inner.commit(&request, progress))?;
         Ok(outcome.into())
     }
 
     #[pyo3(signature = (r#ref, *, branch=None))]
     fn resolve(&self, py: Python<'_>, r#ref: &str, branch: Option<&str>) -> PyResult<Resolved> {
-        Ok(py.detach(|| self.inner.resolve(r#ref, branch)).into_python(py)?.into())
+        let inner = self.inner(py)?;
+        Ok(py.detach(|| inner.resolve(r#ref, branch)).into_python(py)?.into())
     }
 
     fn commit_info(&self, py: Python<'_>, id: &str) -> PyResult<CommitInfo> {
+        let inner = self.inner(py)?;
         let id = commit_id(py, id)?;
-        Ok(py.detach(|| self.inner.log_row(&id)).into_python(py)?.into())
+        Ok(py.detach(|| inner.log_row(&id)).into_python(py)?.into())
     }
 
     fn environment<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Bound<'py, PyDict>> {
+        let inner = self.inner(py)?;
         let id = commit_id(py, id)?;
-        from_mapping(py, &py.detach(|| self.inner.environment(&id)).into_python(py)?, &self.inner)
+        from_mapping(py, &py.detach(|| inner.environment(&id)).into_python(py)?, inner)
     }
 
     fn components(&self, py: Python<'_>, id: &str) -> PyResult<BTreeMap<String, Vec<String>>> {
+        let inner = self.inner(py)?;
         let id = commit_id(py, id)?;
-        let sections = py.detach(|| self.inner.components(&id)).into_python(py)?;
+        let sections = py.detach(|| inner.components(&id)).into_python(py)?;
         Ok(sections.into_iter().map(|(section, components)| (section, components.into_keys().collect())).collect())
     }
 
     fn component<'py>(&self, py: Python<'py>, id: &str, section: &str, name: &str) -> PyResult<Bound<'py, PyDict>> {
+        let inner = self.inner(py)?;
         let id = commit_id(py, id)?;
-        let mapping = py.detach(|| self.inner.component(&id, section, name)).into_python(py)?;
-        from_mapping(py, &mapping, &self.inner)
+        let mapping = py.detach(|| inner.component(&id, section, name)).into_python(py)?;
+        from_mapping(py, &mapping, inner)
     }
 
     fn component_root(&self, py: Python<'_>, id: &str, section: &str, name: &str) -> PyResult<String> {
+        let inner = self.inner(py)?;
         let id = commit_id(py, id)?;
-        Ok(py.detach(|| self.inner.component_root(&id, section, name)).into_python(py)?.to_hex())
+        Ok(py.detach(|| inner.component_root(&id, section, name)).into_python(py)?.to_hex())
     }
 
     #[pyo3(signature = (jobs, *, progress=None))]
@@ -163,6 +172,7 @@ impl Repository {
         jobs: Vec<(Bound<'_, StoredTensor>, Bound<'_, PyAny>)>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<()> {
+        let inner = self.inner(py)?;
         check_callback(py, progress.as_ref())?;
         let touched = AtomicBool::new(false);
         let sinks = jobs.iter().map(|(_, buffer)| Sink::new(buffer, &touched)).collect::<PyResult<Vec<_>>>()?;
@@ -170,18 +180,20 @@ impl Repository {
         let pairs: Vec<_> = tensors.into_iter().zip(sinks.iter().map(|sink| sink as &dyn ByteSink)).collect();
         let total = sinks.iter().map(|sink| sink.len() as u64).sum();
         let partial = || touched.load(Ordering::Relaxed);
-        run(py, progress.as_ref(), total, partial, |progress| Ok(self.inner.odb().read_tensors(&pairs, progress)?))
+        run(py, progress.as_ref(), total, partial, |progress| Ok(inner.odb().read_tensors(&pairs, progress)?))
     }
 
     #[pyo3(signature = (id, *, progress=None))]
     fn verify(&self, py: Python<'_>, id: &str, progress: Option<Py<PyAny>>) -> PyResult<()> {
+        let inner = self.inner(py)?;
         check_callback(py, progress.as_ref())?;
         let id = commit_id(py, id)?;
-        run(py, progress.as_ref(), 0, || false, |progress| self.inner.verify(&id, progress))
+        run(py, progress.as_ref(), 0, || false, |progress| inner.verify(&id, progress))
     }
 
     fn head(&self, py: Python<'_>) -> PyResult<(&'static str, String)> {
-        Ok(head(&self.inner.refs().into_python(py)?.1))
+        let inner = self.inner(py)?;
+        Ok(head(&inner.refs().into_python(py)?.1))
     }
 
     fn branches(&self, py: Python<'_>) -> PyResult<BTreeMap<String, String>> {
@@ -193,8 +205,9 @@ impl Repository {
     }
 
     fn is_ancestor(&self, py: Python<'_>, ancestor: &str, descendant: &str) -> PyResult<bool> {
+        let inner = self.inner(py)?;
         let (ancestor, descendant) = (commit_id(py, ancestor)?, commit_id(py, descendant)?);
-        py.detach(|| self.inner.is_ancestor(&ancestor, &descendant)).into_python(py)
+        py.detach(|| inner.is_ancestor(&ancestor, &descendant)).into_python(py)
     }
 
     #[pyo3(signature = (start, *, exclude=Vec::new(), limit=None, first_parent=false))]
@@ -206,8 +219,9 @@ impl Repository {
         limit: Option<usize>,
         first_parent: bool,
     ) -> PyResult<Vec<CommitInfo>> {
+        let inner = self.inner(py)?;
         let query = query(py, &start, &exclude, limit, first_parent)?;
-        let rows = py.detach(|| self.inner.history(&query)).into_python(py)?;
+        let rows = py.detach(|| inner.history(&query)).into_python(py)?;
         Ok(rows.into_iter().map(CommitInfo::from).collect())
     }
 
@@ -225,6 +239,7 @@ impl Repository {
         now_ns: Option<i64>,
         width: Option<usize>,
     ) -> PyResult<String> {
+        let inner = self.inner(py)?;
         let style = match style {
             "full" => LogStyle::Full,
             "oneline" => LogStyle::Oneline,
@@ -234,9 +249,9 @@ impl Repository {
         let query = query(py, &start, &exclude, limit, false)?;
         let format = LogFormat { style, graph, color, now_ns, width };
         let text = py.detach(|| {
-            let rows = self.inner.history(&query)?;
-            let (table, head) = self.inner.refs()?;
-            let branches = self.inner.branches_of(&rows, &table)?;
+            let rows = inner.history(&query)?;
+            let (table, head) = inner.refs()?;
+            let branches = inner.branches_of(&rows, &table)?;
             Ok::<_, gradient_repo::RepoError>(gradient_repo::render(&rows, &branches, &table, &head, format))
         });
         text.into_python(py)
@@ -244,26 +259,31 @@ impl Repository {
 
     #[pyo3(signature = (name, at, *, why=""))]
     fn create_branch(&self, py: Python<'_>, name: &str, at: &str, why: &str) -> PyResult<()> {
+        let inner = self.inner(py)?;
         let at = commit_id(py, at)?;
-        py.detach(|| self.inner.create_branch(name, at, why)).into_python(py)
+        py.detach(|| inner.create_branch(name, at, why)).into_python(py)
     }
 
     #[pyo3(signature = (name, *, why=""))]
     fn delete_branch(&self, py: Python<'_>, name: &str, why: &str) -> PyResult<String> {
-        Ok(py.detach(|| self.inner.delete_branch(name, why)).into_python(py)?.to_hex())
+        let inner = self.inner(py)?;
+        Ok(py.detach(|| inner.delete_branch(name, why)).into_python(py)?.to_hex())
     }
 
     fn rename_branch(&self, py: Python<'_>, old: &str, new: &str) -> PyResult<()> {
-        py.detach(|| self.inner.rename_branch(old, new)).into_python(py)
+        let inner = self.inner(py)?;
+        py.detach(|| inner.rename_branch(old, new)).into_python(py)
     }
 
     fn create_tag(&self, py: Python<'_>, name: &str, at: &str) -> PyResult<()> {
+        let inner = self.inner(py)?;
         let at = commit_id(py, at)?;
-        py.detach(|| self.inner.create_tag(name, at)).into_python(py)
+        py.detach(|| inner.create_tag(name, at)).into_python(py)
     }
 
     fn delete_tag(&self, py: Python<'_>, name: &str) -> PyResult<String> {
-        Ok(py.detach(|| self.inner.delete_tag(name)).into_python(py)?.to_hex())
+        let inner = self.inner(py)?;
+        Ok(py.detach(|| inner.delete_tag(name)).into_python(py)?.to_hex())
     }
 
     #[pyo3(signature = (*, branch=None, commit=None, create=false, create_at=None))]
@@ -275,6 +295,7 @@ impl Repository {
         create: bool,
         create_at: Option<&str>,
     ) -> PyResult<()> {
+        let inner = self.inner(py)?;
         let to = match (branch, commit, create || create_at.is_some(), create_at) {
             (Some(name), None, false, None) => Checkout::Branch(name),
             (Some(name), None, true, None) => Checkout::Unborn(name),
@@ -282,29 +303,40 @@ impl Repository {
             (None, Some(id), false, None) => Checkout::Commit(commit_id(py, id)?),
             _ => return Err(invalid(py, "invalid-input", "checkout wants a branch, a new branch, or a commit")),
         };
-        py.detach(|| self.inner.checkout(&to)).into_python(py)
+        py.detach(|| inner.checkout(&to)).into_python(py)
     }
 
     #[pyo3(signature = (*, limit=None))]
     fn operations(&self, py: Python<'_>, limit: Option<usize>) -> PyResult<Vec<Operation>> {
-        let rows = py.detach(|| self.inner.operations(limit)).into_python(py)?;
+        let inner = self.inner(py)?;
+        let rows = py.detach(|| inner.operations(limit)).into_python(py)?;
         Ok(rows.into_iter().map(Operation::from).collect())
     }
 
     fn undo(&self, py: Python<'_>) -> PyResult<Operation> {
-        Ok(py.detach(|| self.inner.undo()).into_python(py)?.into())
+        let inner = self.inner(py)?;
+        Ok(py.detach(|| inner.undo()).into_python(py)?.into())
     }
 
     fn redo(&self, py: Python<'_>) -> PyResult<Operation> {
-        Ok(py.detach(|| self.inner.redo()).into_python(py)?.into())
+        let inner = self.inner(py)?;
+        Ok(py.detach(|| inner.redo()).into_python(py)?.into())
+    }
+
+    #[getter]
+    fn last_commit(&self, py: Python<'_>) -> PyResult<Option<CommitResult>> {
+        let inner = self.inner(py)?;
+        Ok(py.detach(|| inner.last_commit()).into_python(py)?.map(CommitResult::from))
     }
 
     fn maintain(&self, py: Python<'_>) -> PyResult<()> {
-        run(py, None, 0, || false, |_| self.inner.maintain())
+        let inner = self.inner(py)?;
+        run(py, None, 0, || false, |_| inner.maintain())
     }
 
     fn disk_bytes(&self, py: Python<'_>) -> PyResult<u64> {
-        py.detach(|| self.inner.disk_bytes()).into_python(py)
+        let inner = self.inner(py)?;
+        py.detach(|| inner.disk_bytes()).into_python(py)
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
@@ -313,8 +345,15 @@ impl Repository {
 }
 
 impl Repository {
+    /// The repository, unless this process was forked from the one that opened it.
+    fn inner(&self, py: Python<'_>) -> PyResult<&Arc<gradient_repo::Repository>> {
+        self.inner.check_process().into_python(py)?;
+        Ok(&self.inner)
+    }
+
     fn targets(&self, py: Python<'_>, wanted: fn(&Target) -> bool) -> PyResult<BTreeMap<String, String>> {
-        let (table, _) = self.inner.refs().into_python(py)?;
+        let inner = self.inner(py)?;
+        let (table, _) = inner.refs().into_python(py)?;
         let rows = table.into_iter().filter(|(_, target)| wanted(target));
         Ok(rows.map(|(name, target)| (name, target.commit().to_hex())).collect())
     }

@@ -143,6 +143,7 @@ impl StoredTensor {
     /// The elements in row-major order, little-endian.
     fn bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let total = self.tensor.raw_len().into_python(py)?;
+        self.repository.check_process().into_python(py)?;
         let bytes =
             job::run(py, None, total, || false, |_| Ok(self.repository.odb().read_tensor_bytes(&self.tensor)?))?;
         Ok(PyBytes::new(py, &bytes))

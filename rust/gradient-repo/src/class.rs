@@ -38,6 +38,7 @@ impl RepoError {
             Self::Unsupported { .. } => (ErrorClass::Format, "unsupported-format"),
             Self::Busy { .. } => (ErrorClass::Conflict, "busy"),
             Self::Closed => (ErrorClass::InvalidInput, "closed"),
+            Self::Forked => (ErrorClass::InvalidInput, "forked"),
             Self::Odb(error) => odb_kind(error),
             Self::Object(_) => (ErrorClass::InvalidInput, "invalid-value"),
             Self::Storage(error) => storage_kind(error),
@@ -58,6 +59,9 @@ impl RepoError {
             Self::NothingTo { .. } | Self::MovedSince { .. } => Some("gradient ops".into()),
             Self::Invalid { hint, .. } => hint.clone(),
             Self::DamagedHead { number, readable, file, .. } => Some(damaged_head_hint(*number, *readable, file)),
+            Self::Damaged { file, .. } if file == "ops" || file == "packs" => {
+                Some(format!("put the folder {file} back from a copy of the repository"))
+            }
             Self::Damaged { file, .. } if file.starts_with("ops") => {
                 Some(format!("put {file} back from a copy of the repository; no commit is lost with it"))
             }
@@ -70,6 +74,7 @@ impl RepoError {
             }
             Self::Busy { .. } => Some("try again".into()),
             Self::Closed => Some("open the repository again".into()),
+            Self::Forked => Some("open it in the process that uses it".into()),
             Self::Odb(error) if error.is_damage() => Some(OLDER.into()),
             Self::Odb(OdbError::Storage(error)) | Self::Storage(error) => storage_hint(error),
             Self::Odb(OdbError::CodingNotReversible { .. }) => Some("test the memory of this machine".into()),
@@ -99,7 +104,10 @@ impl RepoError {
                 facts.supported = Some(supported.clone());
                 facts.path = Some(file.clone());
             }
-            Self::Odb(OdbError::Storage(error)) | Self::Storage(error) => facts.errno = error.errno(),
+            Self::Odb(OdbError::Storage(error)) | Self::Storage(error) => {
+                facts.errno = error.errno();
+                facts.path = Some(error.key().to_owned());
+            }
             _ => {}
         }
         facts
@@ -148,8 +156,15 @@ fn damaged_head_hint(number: u64, readable: u64, file: &str) -> String {
 }
 
 fn storage_hint(error: &StorageError) -> Option<String> {
-    if matches!(error, StorageError::Poisoned { .. }) {
-        return Some("check the disk, then open the repository again".into());
+    match error {
+        StorageError::Poisoned { .. } => return Some("check the disk, then open the repository again".into()),
+        StorageError::NotFound { key } if key.ends_with('/') => {
+            return Some("open the repository again, which makes it anew; gradient fsck says what else is gone".into());
+        }
+        StorageError::NotAFile { .. } | StorageError::NotAFolder { .. } => {
+            return Some("somebody put it there: take it away, then gradient fsck says what is missing".into());
+        }
+        _ => {}
     }
     // Numbers are those of Linux and macOS alike: EPERM, EACCES, ENOSPC, EROFS.
     match error.errno()? {

@@ -103,6 +103,9 @@ impl Repository {
                 outcome.notices.push(format!("upkeep failed and will be tried again: {error}"));
             }
         }
+        if let Ok(outcome) = &outcome {
+            state.last = Some(outcome.clone());
+        }
         // Not before: what a merge writes lies in tmp/ as well.
         state.lease.end();
         outcome

@@ -23,15 +23,18 @@ pub(crate) fn wrap(magic: [u8; 4], payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Reads a file of which a reader takes at most `max_len` bytes: a longer one was not written by us.
+/// Reads a file of which a reader takes at most `max_len` bytes: a longer one was not written by us, nor was a link.
 ///
 /// # Errors
-/// - [`RepoError::Damaged`]: it is longer; nothing was allocated for it.
+/// - [`RepoError::Damaged`]: it is longer, and nothing was allocated for it; or it is no regular file.
 /// - Storage errors.
 pub(crate) fn read(storage: &dyn Storage, key: &Key, max_len: u64) -> Result<Vec<u8>> {
     storage.read(key, max_len).map_err(|error| match error {
         StorageError::TooLarge { key, len, max } => {
             RepoError::Damaged { file: key, reason: format!("it is {len} bytes long, and may be {max}") }
+        }
+        StorageError::NotAFile { key, found } => {
+            RepoError::Damaged { file: key, reason: format!("it is no regular file but a {found}") }
         }
         other => other.into(),
     })

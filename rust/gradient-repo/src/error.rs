@@ -165,6 +165,9 @@ pub enum RepoError {
     /// The handle was closed.
     #[error("this repository handle is closed")]
     Closed,
+    /// The handle was opened by the process that this one was forked from.
+    #[error("this repository was opened before the process was forked and can not be used in the child")]
+    Forked,
     /// The object database failed.
     #[error(transparent)]
     Odb(#[from] OdbError),

@@ -3,7 +3,7 @@
 //! Specified in `docs/format/repository.md`.
 
 use gradient_object::{Value, cbor};
-use gradient_storage::{Durability, Key, Put, Storage, StorageError};
+use gradient_storage::{Durability, Folder, Key, Put, Storage, StorageError};
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::{self, FORMAT_VERSION};
@@ -31,15 +31,13 @@ impl FormatFile {
     /// Reads `format`.
     ///
     /// # Errors
-    /// - [`RepoError::NotARepository`]: there is none.
+    /// - [`RepoError::NotARepository`]: there is none, and nothing else that a repository has.
     /// - [`RepoError::Unsupported`]: an unknown version or mandatory feature.
     /// - [`RepoError::Damaged`].
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let file = match envelope::read(storage, &Key::format(), SMALL_FILE_MAX) {
             Ok(file) => file,
-            Err(RepoError::Storage(StorageError::NotFound { .. })) => {
-                return Err(RepoError::NotARepository { location: storage.location() });
-            }
+            Err(RepoError::Storage(StorageError::NotFound { .. })) => Self::read_again(storage)?,
             Err(error) => return Err(error),
         };
         let mut fields = Fields::parse(envelope::unwrap(FORMAT_MAGIC, &file, "format")?, "format")?;
@@ -60,6 +58,23 @@ impl FormatFile {
         Ok(this)
     }
 
+    // Nothing is written before `format`: where there is something, it was lost, or written since the first look.
+    fn read_again(storage: &dyn Storage) -> Result<Vec<u8>> {
+        let (num_operations, num_packs) = contents(storage)?;
+        match envelope::read(storage, &Key::format(), SMALL_FILE_MAX) {
+            Err(RepoError::Storage(StorageError::NotFound { .. })) if num_operations + num_packs > 0 => {
+                Err(RepoError::Damaged {
+                    file: "format".into(),
+                    reason: format!("it is missing, and there are {num_operations} operations and {num_packs} packs"),
+                })
+            }
+            Err(RepoError::Storage(StorageError::NotFound { .. })) => {
+                Err(RepoError::NotARepository { location: storage.location() })
+            }
+            read => read,
+        }
+    }
+
     /// Refuses a repository that this release may only read.
     ///
     /// # Errors
@@ -74,8 +89,11 @@ impl FormatFile {
     /// Writes `format` unless there is one; returns what is there and whether this call made it.
     ///
     /// # Errors
-    /// As [`FormatFile::read`]; storage errors.
+    /// As [`FormatFile::read`]; storage errors. One that was lost is not made anew.
     pub fn create(storage: &dyn Storage, repo: [u8; 16], created_ns: i64) -> Result<(Self, bool)> {
+        if contents(storage)? != (0, 0) {
+            return Ok((Self::read(storage)?, false));
+        }
         let record = mapping([
             ("version", int(u64::from(FORMAT_VERSION))),
             ("repo", bytes(&repo)),
@@ -87,6 +105,16 @@ impl FormatFile {
         let put = storage.put_if_absent(&Key::format(), &file)?;
         Ok((Self::read(storage)?, matches!(put, Put::Done)))
     }
+}
+
+/// How many operations and packs there are.
+pub(crate) fn contents(storage: &dyn Storage) -> Result<(usize, usize)> {
+    let count = |folder| match storage.list(folder) {
+        Ok(listed) => Ok(listed.len()),
+        Err(StorageError::NotFound { .. }) => Ok(0),
+        Err(error) => Err(error),
+    };
+    Ok((count(Folder::Ops)?, count(Folder::Packs)?))
 }
 
 fn unsupported(found: String, supported: String) -> RepoError {

@@ -88,7 +88,13 @@ impl OperationLog {
 
     pub(crate) fn names(&self) -> Result<Names> {
         let mut names = Names { numbers: Vec::new(), folded: Vec::new(), below: Vec::new() };
-        for listed in self.storage.list(Folder::Ops)? {
+        let listing = match self.storage.list(Folder::Ops) {
+            Err(StorageError::NotFound { .. }) => {
+                return Err(RepoError::Damaged { file: "ops".into(), reason: "the folder is missing".into() });
+            }
+            listing => listing?,
+        };
+        for listed in listing {
             if let Some(n) = listed.name.strip_prefix("folded-").and_then(number) {
                 names.folded.push(n);
             } else if let Some(n) = number(&listed.name) {
@@ -122,7 +128,10 @@ impl OperationLog {
             for n in names.numbers.iter().rev().copied().chain(floor) {
                 let (file, reason) = match self.state(n) {
                     Ok(mut state) => {
-                        state.damaged = damaged;
+                        state.damaged = match damaged {
+                            None => self.beyond(n)?,
+                            damaged => damaged,
+                        };
                         return Ok(Some(state));
                     }
                     Err(RepoError::Storage(StorageError::NotFound { .. })) if looks_left > 0 => continue 'look,
@@ -139,6 +148,16 @@ impl OperationLog {
                 Some(UnreadableHead { file, reason, .. }) => Err(RepoError::Damaged { file, reason }),
                 None => Ok(None),
             };
+        }
+    }
+
+    /// A listing shows regular files only: the operation after the newest one may be there as something else.
+    fn beyond(&self, newest: u64) -> Result<Option<UnreadableHead>> {
+        let number = newest + 1;
+        match self.read_file(number) {
+            Err(RepoError::Damaged { file, reason }) => Ok(Some(UnreadableHead { number, file, reason })),
+            Ok(_) | Err(RepoError::Storage(StorageError::NotFound { .. })) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -408,7 +427,7 @@ fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     (name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit())).then(|| name.parse().ok()).flatten()
 }
 

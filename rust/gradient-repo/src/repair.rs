@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use gradient_object::CommitId;
 use gradient_odb::{CommitRows, ObjectName, PackId, Progress};
-use gradient_storage::{Durability, Folder, Key, Storage};
+use gradient_storage::{Durability, Folder, Key, Storage, StorageError};
 use serde_json::json;
 
 use crate::clock::now_ns;
@@ -21,7 +21,7 @@ use crate::error::{RepoError, Result};
 use crate::fsck::{Examined, Finding, FsckLevel, FsckOptions, Severity, examine};
 use crate::lease::{LeaseKeeper, alive_here};
 use crate::operation::{Head, Operation, OperationKind, RefTable, Refs, Subject, Target, changed};
-use crate::oplog::{HeadState, OperationLog, Published};
+use crate::oplog::{HeadState, OperationLog, Published, number};
 use crate::repository::{by, random_id};
 
 /// A file that is moved aside.
@@ -64,6 +64,9 @@ pub struct Repair {
 /// - As [`fsck`](crate::fsck).
 pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> Result<Repair> {
     crate::format_file::FormatFile::read(&**storage)?.check_writable()?;
+    if apply {
+        storage.create_folders()?;
+    }
     if apply && let Some(pid) = alive_here(storage)? {
         let message = format!("process {pid} has the repository open for writing");
         return Err(RepoError::invalid(message, "end it, then repeat gradient repair --apply"));
@@ -79,7 +82,11 @@ pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> R
     let (mut table, mut stands_on) = (head.table.clone(), head.operation.head.clone());
     let mut keys = Vec::new();
     if let Some(damaged) = &head.damaged {
-        let newer: Vec<u64> = log.names()?.numbers.into_iter().filter(|n| *n > head.operation.n).rev().collect();
+        let irregular = storage.strangers(Folder::Ops)?;
+        let irregular = irregular.iter().filter_map(|name| number(name));
+        let mut newer: Vec<u64> = log.names()?.numbers.into_iter().chain(irregular).collect();
+        newer.retain(|n| *n > head.operation.n);
+        newer.sort_unstable_by(|a, b| b.cmp(a));
         let newest = newest_table(&log, &newer, &head)?;
         (table, stands_on) = (newest.table, newest.head);
         plan.rescued = advance(&mut table, &rows, &plan.unnamed, newest.num_lost)?;
@@ -312,7 +319,11 @@ fn write_report(storage: &dyn Storage, key: &Key, plan: &Repair, pending: Option
 
 /// The refs that a repair which was cut off was going to publish on this head.
 fn unfinished(storage: &dyn Storage, head: &HeadState) -> Result<Option<(RefTable, Head)>> {
-    for listed in storage.list(Folder::LostFound)?.iter().rev().filter(|file| file.name.starts_with(REPORT)) {
+    let listing = match storage.list(Folder::LostFound) {
+        Err(StorageError::NotFound { .. }) => return Ok(None),
+        listing => listing?,
+    };
+    for listed in listing.iter().rev().filter(|file| file.name.starts_with(REPORT)) {
         let bytes = storage.read(&Key::new(Folder::LostFound, &listed.name)?, REPORT_BYTES_MAX)?;
         let Ok(report) = serde_json::from_slice::<serde_json::Value>(&bytes) else { continue };
         let Ok(Some(payload)) = serde_json::from_value::<Option<Vec<u8>>>(report["pending"].clone()) else { continue };

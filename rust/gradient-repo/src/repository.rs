@@ -6,11 +6,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gradient_odb::Odb;
-use gradient_storage::{Folder, Storage};
+use gradient_storage::{Folder, Storage, StorageError};
 
 use crate::clock::now_ns;
+use crate::commit::CommitOutcome;
 use crate::error::{RepoError, Result};
-use crate::format_file::{Config, FormatFile};
+use crate::format_file::{Config, FormatFile, contents};
 use crate::lease::{LeaseKeeper, Running, host};
 use crate::operation::{By, Head, Operation, OperationKind, RefTable, Refs, Subject};
 use crate::oplog::{HeadState, OperationLog, Published, UnreadableHead};
@@ -27,6 +28,7 @@ pub struct Repository {
     pub(crate) log: OperationLog,
     pub(crate) format: FormatFile,
     pub(crate) limits: UpkeepLimits,
+    pid: u32,
     config: Config,
     /// Why the settings are not those of the file.
     config_problem: Option<String>,
@@ -43,6 +45,10 @@ pub(crate) struct State {
     pub(crate) trash: Vec<(Vec<gradient_odb::PackId>, Running)>,
     /// Begins full: a run that never lives for long does its upkeep with its first commit.
     pub(crate) commits_since_upkeep: u32,
+    /// The fixed folders are there.
+    has_folders: bool,
+    /// What this handle committed last.
+    pub(crate) last: Option<CommitOutcome>,
     closed: bool,
 }
 
@@ -61,7 +67,10 @@ impl Repository {
     /// # Errors
     /// As [`Repository::open`]; storage errors.
     pub fn init(storage: Arc<dyn Storage>, name: &str, description: &str) -> Result<(Self, bool)> {
-        storage.create_folders()?;
+        // Where there is something, what is missing was lost: it is not made, and opening names it.
+        if contents(&*storage)? == (0, 0) {
+            storage.create_folders()?;
+        }
         let now = now_ns();
         let (format, made) = FormatFile::create(&*storage, random_id()?, now)?;
         format.check_writable()?;
@@ -99,6 +108,9 @@ impl Repository {
             publish_first(&*storage, &log, format.created_ns)?;
             log.head()?.ok_or_else(|| RepoError::Damaged { file: "ops".into(), reason: "it is empty".into() })?
         };
+        if !head.table.is_empty() && storage.missing_folders()?.contains(&Folder::Packs) {
+            return Err(RepoError::Damaged { file: "packs".into(), reason: "the folder is missing".into() });
+        }
         let odb = Odb::open(storage.clone())?;
         odb.exclude(&head.operation.condemned);
         let lease = LeaseKeeper::new(storage.clone(), random_id()?);
@@ -108,10 +120,13 @@ impl Repository {
             durable: 0,
             trash: Vec::new(),
             commits_since_upkeep: COMMITS_PER_UPKEEP,
+            has_folders: false,
+            last: None,
             closed: false,
         };
         let limits = UpkeepLimits::default();
-        Ok(Self { storage, odb, log, format, limits, config, config_problem, state: Mutex::new(state) })
+        let pid = std::process::id();
+        Ok(Self { storage, odb, log, format, limits, pid, config, config_problem, state: Mutex::new(state) })
     }
 
     /// Says when upkeep merges and folds, through this handle.
@@ -173,7 +188,11 @@ impl Repository {
     /// Storage errors.
     pub fn disk_bytes(&self) -> Result<u64> {
         let folders = [Folder::Root].into_iter().chain(Folder::FIXED);
-        folders.map(|folder| Ok(self.storage.list(folder)?.iter().map(|file| file.len).sum::<u64>())).sum()
+        let len = |folder| match self.storage.list(folder) {
+            Err(StorageError::NotFound { .. }) => Ok(0),
+            listed => Ok(listed?.iter().map(|file| file.len).sum::<u64>()),
+        };
+        folders.map(len).sum()
     }
 
     /// Ends the lease and writes the caches; every later call is refused.
@@ -199,6 +218,23 @@ impl Repository {
         Ok(written?)
     }
 
+    /// Refuses to work in a child that was forked after the repository was opened: its locks may be held by threads
+    /// that the child does not have (rule G12).
+    ///
+    /// # Errors
+    /// [`RepoError::Forked`].
+    pub fn check_process(&self) -> Result<()> {
+        if self.pid == std::process::id() { Ok(()) } else { Err(RepoError::Forked) }
+    }
+
+    /// What this handle committed last: how a caller who was interrupted learns that its commit is durable.
+    ///
+    /// # Errors
+    /// [`RepoError::Closed`].
+    pub fn last_commit(&self) -> Result<Option<CommitOutcome>> {
+        Ok(self.lock()?.last.clone())
+    }
+
     pub(crate) fn lock(&self) -> Result<MutexGuard<'_, State>> {
         // A panic while the lock was held is our bug; what it guards is a copy of what is on disk.
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -218,6 +254,14 @@ impl Repository {
         }
         if let Some(UnreadableHead { number, file, reason }) = state.head.damaged.clone() {
             return Err(RepoError::DamagedHead { number, readable: state.head.operation.n, file, reason });
+        }
+        if !state.has_folders {
+            // Empty folders do not survive every way of copying a repository. Before the first commit they are synced
+            // again too: whoever made them may have died before that, and nobody has since relied on them.
+            if state.head.table.is_empty() || !self.storage.missing_folders()?.is_empty() {
+                self.storage.create_folders()?;
+            }
+            state.has_folders = true;
         }
         Ok(state)
     }
@@ -305,7 +349,10 @@ impl Drop for Repository {
 
 // Where there are packs there have been operations: a log that is gone is damage, and is not begun again.
 fn publish_first(storage: &dyn Storage, log: &OperationLog, time_ns: i64) -> Result<()> {
-    let has_packs = !storage.list(Folder::Packs)?.is_empty();
+    let has_packs = match storage.list(Folder::Packs) {
+        Err(StorageError::NotFound { .. }) => false,
+        listed => !listed?.is_empty(),
+    };
     if has_packs && log.head()?.is_none() {
         return Err(RepoError::Damaged { file: "ops".into(), reason: "it is empty, and there are packs".into() });
     }

@@ -94,6 +94,22 @@ impl StorageError {
         matches!(self, Self::NotFound { .. })
     }
 
+    /// Returns the file or folder, as `folder/name`.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::NotFound { key }
+            | Self::AlreadyExists { key }
+            | Self::Truncated { key, .. }
+            | Self::TooLarge { key, .. }
+            | Self::NotAFile { key, .. }
+            | Self::NotAFolder { key, .. }
+            | Self::NotAPack { key }
+            | Self::Io { key, .. }
+            | Self::Poisoned { key } => key,
+            Self::BadName { name } => name,
+        }
+    }
+
     /// Returns the number of the system's error, if the system refused.
     pub fn errno(&self) -> Option<i32> {
         match self {

@@ -148,6 +148,22 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     /// As the trait.
     fn strangers(&self, folder: Folder) -> Result<Vec<String>, StorageError>;
 
+    /// Returns the fixed folders that are not there.
+    ///
+    /// # Errors
+    /// As [`create_folders`](Storage::create_folders).
+    fn missing_folders(&self) -> Result<Vec<Folder>, StorageError> {
+        let mut missing = Vec::new();
+        for folder in Folder::FIXED {
+            match self.list(folder) {
+                Ok(_) => {}
+                Err(StorageError::NotFound { .. }) => missing.push(folder),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(missing)
+    }
+
     /// Removes a file. Not synced: after a crash it may be back.
     ///
     /// # Errors
@@ -162,8 +178,8 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     /// - As the trait.
     fn move_to_trash(&self, key: &Key) -> Result<(), StorageError>;
 
-    /// Moves a file of `ops/`, `packs/`, `leases/` or `cache/` to `lost+found/`, under its folder's name and its own:
-    /// `ops-00000000000000000007`. Not synced.
+    /// Moves a file of `ops/`, `packs/`, `leases/` or `cache/`, or whatever lies under its key, to `lost+found/`, under
+    /// its folder's name and its own: `ops-00000000000000000007`. Not synced.
     ///
     /// Returns its new key: with `.1`, `.2` ... behind it where the plain name is taken.
     ///

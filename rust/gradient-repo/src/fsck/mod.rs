@@ -12,6 +12,7 @@
 //! Operations are read before packs are listed: what a published operation needs was durable earlier (rule G6). A pack
 //! that goes while it is checked was merged or collected, and is no finding.
 
+mod folders;
 mod hints;
 mod log;
 mod packs;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 
 use gradient_object::CommitId;
 use gradient_odb::{Damage, ObjectName, Odb, Progress};
-use gradient_storage::Storage;
+use gradient_storage::{Storage, StorageError};
 
 use self::log::Roots;
 use self::packs::Stored;
@@ -142,6 +143,13 @@ impl FsckReport {
                 self.add(Severity::Error, file, reason);
                 Ok(None)
             }
+            Err(RepoError::Storage(
+                error
+                @ (StorageError::NotAFile { .. } | StorageError::TooLarge { .. } | StorageError::Truncated { .. }),
+            )) => {
+                self.add(Severity::Error, error.key(), error.to_string());
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -172,6 +180,7 @@ pub(crate) fn examine(storage: &Arc<dyn Storage>, options: FsckOptions, progress
     let odb = Odb::open(Arc::clone(storage))?;
     let stored = packs::check(&odb, options, progress, &mut report)?;
     let needed = reach::check(&odb, &roots, &stored, options.level, progress, &mut report)?;
+    folders::check(&**storage, &roots, &mut report)?;
     hints::check(&**storage, &mut report)?;
     strangers::check(&**storage, &mut report)?;
     Ok(Examined { report, odb, roots, stored, needed })

@@ -94,12 +94,17 @@ impl<S: System> Beneath<S> {
 
     /// Looks at what lies under a key, without opening or following it.
     pub(super) fn stat_regular(&self, folder: &S::Handle, key: &Key) -> Result<Stat, StorageError> {
-        let stat = retry(|| self.system.stat(folder, key.name())).map_err(|errno| match errno {
-            Errno::NOENT => StorageError::NotFound { key: key.to_string() },
-            _ => io_error("examine", key, errno),
-        })?;
+        let stat = self.stat(folder, key)?;
         require_regular(key, &stat)?;
         Ok(stat)
+    }
+
+    /// Looks at whatever lies under a key, without opening or following it.
+    pub(super) fn stat(&self, folder: &S::Handle, key: &Key) -> Result<Stat, StorageError> {
+        retry(|| self.system.stat(folder, key.name())).map_err(|errno| match errno {
+            Errno::NOENT => StorageError::NotFound { key: key.to_string() },
+            _ => io_error("examine", key, errno),
+        })
     }
 }
 

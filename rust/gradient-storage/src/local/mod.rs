@@ -50,6 +50,20 @@ pub struct LocalStorage<S: System = Os> {
     is_poisoned: AtomicBool,
 }
 
+/// Says whether the system refused for want of a permission.
+fn is_refused(error: &StorageError) -> bool {
+    error.errno() == Some(Errno::ACCESS.raw_os_error())
+}
+
+/// What may be moved.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// A regular file.
+    Regular,
+    /// Whatever has the name. It is moved itself, and not followed.
+    Anything,
+}
+
 impl LocalStorage {
     /// Opens the folder `dir`, usually called `.gradient-repo`. The fixed folders in it may be missing still.
     ///
@@ -80,6 +94,8 @@ impl<S: System> LocalStorage<S> {
         for folder in Folder::FIXED {
             match beneath.folder(folder) {
                 Ok(_) | Err(StorageError::NotFound { .. }) => {}
+                // Whoever only reads may do without most of them.
+                Err(error) if is_refused(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -138,10 +154,13 @@ impl<S: System> LocalStorage<S> {
     }
 
     /// Gives a file another name, unless something has it.
-    fn rename_to(&self, key: &Key, target: &Key) -> Result<(), StorageError> {
+    fn rename_to(&self, key: &Key, target: &Key, wanted: Wanted) -> Result<(), StorageError> {
         let from = self.beneath.folder(key.folder())?;
         let to = self.beneath.folder(target.folder())?;
-        let file = self.beneath.stat_regular(&from, key)?;
+        let file = match wanted {
+            Wanted::Regular => self.beneath.stat_regular(&from, key)?,
+            Wanted::Anything => self.beneath.stat(&from, key)?,
+        };
         self.handles.forget(key);
         let system = self.system();
         let unlink = || retry(|| system.unlink(&from, key.name()));
@@ -368,6 +387,19 @@ impl<S: System> Storage for LocalStorage<S> {
         Ok(found)
     }
 
+    fn missing_folders(&self) -> Result<Vec<Folder>, StorageError> {
+        let mut missing = Vec::new();
+        for folder in Folder::FIXED {
+            match self.beneath.folder(folder) {
+                Ok(_) => {}
+                Err(error) if is_refused(&error) => {}
+                Err(StorageError::NotFound { .. }) => missing.push(folder),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(missing)
+    }
+
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         self.require_writable(key)?;
         let folder = self.beneath.folder(key.folder())?;
@@ -384,14 +416,14 @@ impl<S: System> Storage for LocalStorage<S> {
             return Err(StorageError::NotAPack { key: key.to_string() });
         }
         self.require_writable(key)?;
-        self.rename_to(key, &Key::new(Folder::Trash, key.name())?)
+        self.rename_to(key, &Key::new(Folder::Trash, key.name())?, Wanted::Regular)
     }
 
     fn move_aside(&self, key: &Key) -> Result<Key, StorageError> {
         self.require_writable(key)?;
         for attempt in 0.. {
             let target = Key::aside(key, attempt)?;
-            match self.rename_to(key, &target) {
+            match self.rename_to(key, &target, Wanted::Anything) {
                 Err(StorageError::AlreadyExists { .. }) => {}
                 outcome => return outcome.map(|()| target),
             }
@@ -445,6 +477,32 @@ mod tests {
 
         let reopened = LocalStorage::open(storage.beneath.path()).expect("opens again");
         assert_eq!(reopened.put_if_absent(&new, b"after").expect("a new handle writes"), Put::Done);
+    }
+
+    #[test]
+    fn moves_a_link_itself_aside_and_not_what_it_points_to() {
+        let (dir, storage) = storage();
+        let outside = dir.path().join("outside");
+        std::fs::write(&outside, b"canary").expect("there is room");
+        let key = Key::operation(1);
+        std::os::unix::fs::symlink(&outside, dir.path().join("repo").join(key.to_string())).expect("links exist");
+        assert!(matches!(storage.read(&key, 64), Err(StorageError::NotAFile { .. })), "a link was followed");
+        assert!(matches!(storage.delete(&key), Err(StorageError::NotAFile { .. })));
+        let aside = storage.move_aside(&key).expect("it is moved");
+        assert_eq!(std::fs::read_link(dir.path().join("repo").join(aside.to_string())).expect("is a link"), outside);
+        assert_eq!(std::fs::read(&outside).expect("is there"), b"canary");
+        assert!(!storage.exists(&key).expect("looked"));
+    }
+
+    #[test]
+    fn names_the_folders_that_are_missing_and_makes_them() {
+        let (dir, storage) = storage();
+        for folder in [Folder::Trash, Folder::Cache] {
+            std::fs::remove_dir(dir.path().join("repo").join(folder.name())).expect("it is empty");
+        }
+        assert_eq!(storage.missing_folders().expect("looked"), [Folder::Trash, Folder::Cache]);
+        storage.create_folders().expect("made");
+        assert!(storage.missing_folders().expect("looked").is_empty());
     }
 
     #[test]
