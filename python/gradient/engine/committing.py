@@ -33,6 +33,7 @@ def commit(
         AlreadyExistsError: `branch` came into being meanwhile.
         ConflictError: The commit landed on another branch, where the session now stands.
     """
+    catch_up(session)
     line = session.line
     number = checked_step(step)
     if not isinstance(message, str):
@@ -61,6 +62,7 @@ def commit(
         )
     # From here on the commit is durable: nothing below may hide that.
     session.line = Line(branch=result.branch, base=result.id, first=False, step=number)
+    session.heard = result.id
     session.num_commits += 1
     # What is registered from now on is new: the restored commit's values, and its generators, are of the past.
     session.plan = None
@@ -69,6 +71,22 @@ def commit(
     if result.conflict:
         raise _conflict(result, expected=line.base, asked=branch or line.branch)
     return CommitHandle.of(result)
+
+
+def catch_up(session: Session) -> None:
+    """Stand on a commit that became durable while Ctrl-C, or what else a signal raised, took its call away.
+
+    The next commit is its child then, as it would have been.
+    """
+    last = session.repo.core.last_commit
+    if last is None or last.id == session.heard:
+        return
+    session.line = Line(branch=last.branch, base=last.id, first=False, step=last.step)
+    session.heard = last.id
+    session.num_commits += 1
+    session.plan = None
+    session.manifest.note_commit()
+    logger.warning("%s@%s was committed, although its call was interrupted", last.branch, last.step)
 
 
 def finish(session: Session) -> None:

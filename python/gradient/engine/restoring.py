@@ -79,6 +79,8 @@ def restore_ref(
     session.plan = plan
     session.commit_id = resolved.id
     session.seed = None
+    last = core.last_commit
+    session.heard = None if last is None else last.id
     session.line.base, session.line.step, session.line.first = resolved.id, resolved.step, True
     _tell(session, plan, resolved)
     skipped = [*plan.skipped, *("/".join(component) for component in skip)]

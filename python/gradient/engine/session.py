@@ -57,6 +57,7 @@ class Session:
         seed: The seed that was asked for instead of the restored generators.
         blocked: Why no commit is taken: a restore broke off half-way.
         num_commits: Commits made by this engine.
+        heard: Id of the commit that the repository made last, as far as this session was told.
         closed: It has come to its end.
     """
 
@@ -74,6 +75,7 @@ class Session:
     seed: int | None = None
     blocked: str | None = None
     num_commits: int = 0
+    heard: str | None = None
     closed: bool = False
     _said: set[str] = field(default_factory=set)
 
