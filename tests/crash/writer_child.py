@@ -38,6 +38,16 @@ def state(number: int) -> dict[str, dict[str, object]]:
     return {"model": {"main": {"tensors": tensors}}}
 
 
+def fill(path: Path, commits: int) -> None:
+    """Make a repository of so many small commits."""
+    core, _ = _core.Repository.init(str(path), name="repo")
+    base = None
+    for step in range(1, commits + 1):
+        number = step % 7
+        base = core.commit("main", state(number), base=base, first=base is None, step=step, message=str(number)).id
+    core.close()
+
+
 class Writer:
     """One thread: its branch, where it stands on it, what it says."""
 
