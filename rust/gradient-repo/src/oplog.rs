@@ -153,7 +153,7 @@ impl OperationLog {
 
     /// A listing shows regular files only: the operation after the newest one may be there as something else.
     fn beyond(&self, newest: u64) -> Result<Option<UnreadableHead>> {
-        let number = newest + 1;
+        let Some(number) = newest.checked_add(1) else { return Ok(None) };
         match self.read_file(number) {
             Err(RepoError::Damaged { file, reason }) => Ok(Some(UnreadableHead { number, file, reason })),
             Ok(_) | Err(RepoError::Storage(StorageError::NotFound { .. })) => Ok(None),
