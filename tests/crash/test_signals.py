@@ -82,20 +82,28 @@ def test_a_handler_that_ends_the_script_is_heard_in_the_middle_of_a_commit(tmp_p
 
 
 def test_ctrl_c_stops_a_long_commit_and_the_next_one_works(tmp_path: Path) -> None:
-    child = start(tmp_path, "--large")
-    sent = 0.0
-    for said in child.hear():
-        if "committing" in said:
-            time.sleep(0.15)
-            sent = time.monotonic()
-            os.kill(child.pid, signal.SIGINT)
-    assert child.status == 0, child.last_words()
-    (interrupted,) = [said["interrupted"] for said in child.heard if "interrupted" in said]
-    print(f"heard after {interrupted - sent:.2f} s")
-    assert interrupted - sent < HUNG_AFTER_S
-    with Repo.open(tmp_path / "repo") as repo:
-        assert list(repo.branches()) == ["after"], "the commit that was interrupted in its middle is nowhere"
-    check(tmp_path / "repo", child.heard)
+    stopped = 0
+    for delay in (0.005, 0.02, 0.08):
+        folder = tmp_path / str(delay)
+        folder.mkdir()
+        child = start(folder, "--large")
+        sent = 0.0
+        for said in child.hear():
+            if "committing" in said:
+                time.sleep(delay)
+                sent = time.monotonic()
+                os.kill(child.pid, signal.SIGINT)
+        assert child.status == 0, child.last_words()
+        (interrupted,) = [said["interrupted"] for said in child.heard if "interrupted" in said]
+        print(f"heard after {interrupted - sent:.2f} s")
+        assert interrupted - sent < HUNG_AFTER_S
+        with Repo.open(folder / "repo") as repo:
+            # The disk may have been faster than the signal: then the commit is there, and `check` wants it whole.
+            branches = set(repo.branches())
+        assert branches in ({"after"}, {"after", "large"})
+        stopped += "large" not in branches
+        check(folder / "repo", child.heard)
+    assert stopped > 0, "no commit was interrupted in its middle"
 
 
 def test_a_script_that_was_interrupted_goes_on_where_it_stood(tmp_path: Path) -> None:
