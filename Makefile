@@ -32,14 +32,14 @@ CRASH_STATES ?= 64
 # So many schedules of each of 45 races, 10^5 in all; 100 in `make test`.
 CRASH_SCHEDULES ?= 2300
 
-crash: ## Crash and race whole repositories on a simulated disk, many more times than make test (an hour)
+crash: ## Crash and race whole repositories on a simulated disk, many more times than make test
 	GRADIENT_CRASH_STATES=$(CRASH_STATES) GRADIENT_SCHEDULES=$(CRASH_SCHEDULES) cargo test --release -p gradient-testkit -- --nocapture
 
-kill: develop ## Kill writers at random moments, 1,000 times, and at every system call; fill real disks (half an hour)
+kill: develop ## Kill writers at random moments, 1,000 times, and at every system call; fill real disks
 	GRADIENT_KILL=all cargo test --release -p gradient-testkit --test kill --test full_disk -- --nocapture
 	GRADIENT_KILLS=1000 $(BIN)/python -m pytest -n $(JOBS) tests/crash/test_kills.py
 
-flip: ## Flip every bit and cut every length of every kind of file (half an hour)
+flip: ## Flip every bit and cut every length of every kind of file
 	GRADIENT_FLIPS=all cargo test --release -p gradient-repo --test flips -- --nocapture
 
 resume-matrix: develop ## Kill every kind of run at every tick and resume it, 960 kills (15 minutes)

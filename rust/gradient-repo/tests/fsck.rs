@@ -195,17 +195,21 @@ fn what_was_undone_stays_undone_when_a_head_is_repaired() {
     assert!(reopen(&storage).resolve(&undone.to_hex(), None).is_ok(), "it is still there by its id");
 }
 
-#[test]
-fn a_lost_table_costs_only_what_it_alone_changed() {
-    let (storage, repo) = new();
-    let mut main = Line::new(&repo, "main");
-    main.commit(1, 1);
-    let first = main.base.expect("a commit");
+/// Makes a commit, twenty tags and a second commit; returns the operation with the whole table, and that commit.
+fn commit_behind_a_table(repo: &Repository) -> (u64, CommitId) {
+    let mut main = Line::new(repo, "main");
+    let first = main.commit(1, 1).commit;
     for n in 0..20 {
         repo.create_tag(&format!("t{n}"), first).expect("a tag");
     }
     let whole = repo.head_state().expect("open").whole.0;
-    let tip = main.commit(2, 2).commit;
+    (whole, main.commit(2, 2).commit)
+}
+
+#[test]
+fn a_lost_table_costs_only_what_it_alone_changed() {
+    let (storage, repo) = new();
+    let (whole, tip) = commit_behind_a_table(&repo);
     let newest = repo.head_state().expect("open").operation.n;
     assert!(whole < newest);
     put(&storage, &Key::operation(whole), b"");
@@ -313,14 +317,7 @@ fn a_copy_in_a_condemned_pack_is_no_reason_to_let_the_other_one_go() {
 #[test]
 fn a_repair_that_was_cut_off_is_finished_by_the_next_one() {
     let (storage, repo) = new();
-    let mut main = Line::new(&repo, "main");
-    main.commit(1, 1);
-    let first = main.base.expect("a commit");
-    for n in 0..20 {
-        repo.create_tag(&format!("t{n}"), first).expect("a tag");
-    }
-    let whole = repo.head_state().expect("open").whole.0;
-    let tip = main.commit(2, 2).commit;
+    let (whole, tip) = commit_behind_a_table(&repo);
     let table = repo.head_state().expect("open").table;
     put(&storage, &Key::operation(whole), b"");
     let before = all(&storage);
