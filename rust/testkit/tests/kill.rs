@@ -87,6 +87,14 @@ fn an_operation_that_comes_before_its_pack_turns_row_4_red() {
 }
 
 #[test]
+fn the_shim_sees_syncs() {
+    let ready = Ready::new(&named("first commit of a new repository")).expect("it can be prepared");
+    let calls = driver().count(&ready).expect("it can be counted");
+    let seen = tally(&calls);
+    assert!(seen.get("fsync").is_some_and(|num| *num > 3), "no syncs are seen: {seen:?}");
+}
+
+#[test]
 fn the_shim_sees_every_call_that_strace_sees() {
     let driver = driver();
     if Command::new("strace").arg("-V").output().is_err() {
