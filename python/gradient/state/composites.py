@@ -12,12 +12,12 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gradient._core import Named
+from gradient._core import Named, StoredTensor
 from gradient.errors import CorruptionError, GradientError
 from gradient.state import tensors
 from gradient.state.paths import refused
@@ -443,6 +443,28 @@ def is_jagged(tensor: Tensor) -> bool:
     return module is not None and type(tensor) is module.NestedTensor
 
 
+def rows_of(tensor: Any) -> Parts:
+    """Give the parts of a jagged tensor that say where its rows lie."""
+    parts = {"offsets": tensor._offsets, "lengths": tensor._lengths}
+    return {key: part for key, part in parts.items() if part is not None}
+
+
+def with_rows_of(tensor: Any, other: Any) -> Tensor:
+    """Give a jagged tensor the offsets of another one, which are equal: torch takes no two tensors of offsets for one.
+
+    Its elements stay where they lie.
+    """
+    made: Tensor = torch.nested.nested_tensor_from_jagged(
+        tensor._values,
+        other._offsets,
+        other._lengths,
+        jagged_dim=tensor._ragged_idx,
+        min_seqlen=tensor._maybe_min_seqlen,
+        max_seqlen=tensor._maybe_max_seqlen,
+    )
+    return made
+
+
 def bits_of(tensor: Tensor) -> tuple[str, ...]:
     """Name the bits of a view that is not what its memory says: conjugate, negative."""
     return tuple(name for name, has in (("conjugate", tensor.is_conj()), ("negative", tensor.is_neg())) if has)
@@ -482,6 +504,35 @@ def parts_of(named: Any) -> tuple[dict[str, Any], Any]:
     if named.name == "zero":
         return {}, [named.value, *named.extra]
     return (named.value, named.extra) if isinstance(named.value, dict) else ({"": named.value}, named.extra)
+
+
+class Facts(NamedTuple):
+    """What is known of a tensor of a commit before its elements are read."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def facts(node: Any) -> Facts | None:
+    """Give shape and dtype of what a node is, whatever it is made of; None if it is no tensor."""
+    if isinstance(node, StoredTensor):
+        return None if node.numpy else Facts(tuple(node.shape), node.dtype)
+    if not isinstance(node, Named):
+        return None
+    if node.name in BITS:
+        return facts(node.value)
+    if node.name not in NAMES:
+        return None
+    parts, extra = parts_of(node)
+    inner = {key: facts(part) for key, part in parts.items()}
+    shape, dtype = NAMES[node.name].whole(inner, extra)
+    return Facts(tuple(shape), dtype)
+
+
+def facts_of(tensor: Tensor) -> Facts:
+    """Give what `facts` gives for the node of a tensor."""
+    nested = tensor.is_nested
+    return Facts(() if nested else tuple(tensor.shape), tensors.NAMES[tensor.dtype])
 
 
 def inside(path: tuple[Any, ...], key: str) -> tuple[Any, ...]:
@@ -555,20 +606,3 @@ def _checked(step: Callable[[], Any], where: str) -> Any:
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         told = str(error).partition("\n")[0]
         raise CorruptionError(f"the parts of {where} make no tensor: {told}", code="bad-value") from error
-
-
-def same(left: Tensor, right: Tensor) -> bool:
-    """Compare two tensors of any kind: layout, dtype, shape, parameters and every bit of their parts."""
-    if left.dtype != right.dtype or bits_of(left) != bits_of(right):
-        return False
-    left, right = (flip(tensor.detach(), bits_of(tensor)) for tensor in (left, right))
-    kind = kind_of(left)
-    if kind is not kind_of(right):
-        return False
-    if kind is None:
-        return tensors.same_bits(left, right)
-    mine, others = kind.take(left), kind.take(right)
-    # Their text tells 0.0 from -0.0 and finds a NaN equal to itself.
-    return (mine[0], repr(mine[2]), mine[1].keys()) == (others[0], repr(others[2]), others[1].keys()) and all(
-        same(part, others[1][key]) for key, part in mine[1].items()
-    )

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradient._core import Named, StoredTensor
-from gradient.errors import InvalidInputError
+from gradient._core import StoredTensor
+from gradient.errors import CorruptionError, InvalidInputError
+from gradient.state.composites import is_jagged, rows_of, with_rows_of
+from gradient.state.inplace import InPlace
 from gradient.state.part import Capture, Mapping, Part
+from gradient.state.paths import Path, refused, shown
 from gradient.state.plan import Phase
-from gradient.state.tensors import DTYPES, described, stored_described
-from gradient.state.unflatten import Unflattener
+from gradient.state.tensors import DTYPES, described, is_plain, same_bits, stored_described
+from gradient.state.unflatten import Unflattener, to_torch
 
 if TYPE_CHECKING:
     from gradient._types import Grads, Stateful
@@ -144,31 +147,52 @@ class GradientPart(Part):
         for name in walked.parameters:
             parameter = walked.tensors[name]
             if id(parameter) in self._wanted and capture.names.owner(parameter) == (self.name, name):
-                held[name] = flat.value(parameter.grad, ("tensors", name))
+                gradient = parameter.grad
+                if gradient is not None and not is_plain(gradient) and not can_have(parameter, gradient):
+                    # Autograd can set what a restore can not.
+                    raise refused(
+                        f"{self.where}/{name}",
+                        f"torch sets no gradient that is {described(gradient)}",
+                        hint='commit right after optimizer.step(), or attach with grads="never"',
+                    )
+                held[name] = flat.value(gradient, ("tensors", name))
         return {"tensors": held}
 
     def compare(self, mapping: Mapping, plan: RestorePlan, names: ModelNames) -> None:
         """See `Part.compare`."""
         walked = names.models[self.name]
         known = set(walked.parameters)
-        values = Unflattener(
-            self.section,
-            self.name,
-            lambda stored, path: _made(plan, stored, walked.tensors[str(path[1])], self.where),
-            plan.once_read,
-        )
+
+        def make(stored: StoredTensor, path: Path) -> Any:
+            # One of a parameter that is not here is made if another shares it.
+            like = walked.tensors.get(str(path[1]))
+            where = shown(self.section, self.name, path[1:])
+            if like is None or stored.numpy:
+                return plan.make(stored, where)
+            return plan.make_on(stored, like.device, where, like=like)
+
+        values = Unflattener(self.section, self.name, make, plan.once_read, mapping)
+        reader = InPlace(plan, self.section, self.name, mapping)
         for name, node in mapping["tensors"].items():
             if name not in known:
                 plan.unexpected.append(f"{self.where}/{name}")
                 continue
-            parameter = walked.tensors[name]
+            parameter, path = walked.tensors[name], ("tensors", name)
             if isinstance(node, StoredTensor) and not _takes(parameter, node):
                 plan.changed.append(
                     f"{self.where}/{name}: {stored_described(node)} in the commit, {described(parameter)} here"
                 )
                 continue
-            gradient = values.value(node, ("tensors", name))
-            if isinstance(node, Named) and not gradient.is_nested and gradient.shape != parameter.shape:
+            gradient = values.value(node, path)
+            if not isinstance(gradient, Tensor):
+                raise CorruptionError(f"{self.where}/{name} is no tensor", code="bad-value")
+            if is_jagged(gradient) and is_jagged(parameter):
+                if not _same_rows(parameter, gradient, path, reader, plan):
+                    plan.changed.append(f"{self.where}/{name}: rows of other lengths than its parameter's")
+                    continue
+                plan.then(Phase.GRADIENTS, partial(_set_jagged, parameter, gradient))
+                continue
+            if not can_have(parameter, gradient):
                 plan.changed.append(
                     f"{self.where}/{name}: {described(gradient)} in the commit, {described(parameter)} here"
                 )
@@ -176,8 +200,39 @@ class GradientPart(Part):
             plan.then(Phase.GRADIENTS, partial(setattr, parameter, "grad", gradient))
 
 
-def _made(plan: RestorePlan, stored: StoredTensor, parameter: Tensor, where: str) -> Tensor:
-    return plan.make_on(stored, parameter.device, where, like=parameter)
+def can_have(parameter: Tensor, gradient: Tensor) -> bool:
+    """Tell whether torch lets a parameter have this gradient, without giving it that: shape, dtype, layout, device."""
+    probe = parameter.detach()
+    try:
+        if hasattr(parameter, "grad_dtype"):
+            probe.grad_dtype = parameter.grad_dtype
+        probe.grad = gradient
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+def _same_rows(parameter: Any, gradient: Any, path: Path, reader: InPlace, plan: RestorePlan) -> bool:
+    """Tell whether a jagged gradient has the rows that its parameter will have when it is given to it."""
+    here = rows_of(parameter)
+    if (
+        gradient.dtype != parameter.dtype
+        or gradient._ragged_idx != parameter._ragged_idx
+        or gradient._values.shape != parameter._values.shape
+        or here.keys() != rows_of(gradient).keys()
+    ):
+        return False
+    for key, part in here.items():
+        _, stored = reader.resolve((*path, key))
+        planned = plan.planned(part)
+        then = part if planned is None else to_torch(planned)
+        if not isinstance(stored, StoredTensor) or not same_bits(to_torch(stored), then):
+            return False
+    return True
+
+
+def _set_jagged(parameter: Tensor, gradient: Tensor) -> None:
+    parameter.grad = with_rows_of(gradient, parameter)
 
 
 def _refused(optimizer: str, names: list[str]) -> InvalidInputError:

@@ -16,7 +16,7 @@ from gradient._core import Alias, Named, StoredTensor
 from gradient.errors import CorruptionError
 from gradient.state import composites, tensors
 from gradient.state.paths import Path, shown
-from gradient.state.unflatten import Unflattener, to_torch
+from gradient.state.unflatten import Unflattener, find, to_torch
 
 if TYPE_CHECKING:
     from gradient.state.plan import RestorePlan
@@ -37,7 +37,7 @@ class InPlace:
         self._section = section
         self._name = name
         self._device = torch.device("cpu")
-        self._values = Unflattener(section, name, self._make, plan.once_read)
+        self._values = Unflattener(section, name, self._make, plan.once_read, mapping)
         self._mapping = mapping
 
     def resolve(self, path: Path) -> tuple[Path, Any]:
@@ -47,13 +47,9 @@ class InPlace:
             CorruptionError: There is none.
         """
         for _ in range(2):
-            node: Any = self._mapping
-            try:
-                for key in path:
-                    inner: Any = node.value if isinstance(node, Named) else node
-                    node = inner[key]
-            except (LookupError, TypeError):
-                raise CorruptionError(f"an alias of {path!r}, where no tensor is", code="bad-alias") from None
+            node = find(self._mapping, path)
+            if node is None:
+                raise CorruptionError(f"an alias of {path!r}, where no tensor is", code="bad-alias")
             if not isinstance(node, Alias):
                 return path, node
             path = tuple(node.path)
@@ -61,8 +57,8 @@ class InPlace:
 
     def write(self, path: Path, live: Tensor, where: str) -> None:
         """Plan to write the tensor at a path into a live one; note a difference if it does not fit."""
-        path, node = self.resolve(path)
-        bits, path, node = self._lies(path, node)
+        stands, node = self.resolve(path)
+        bits, path, node = self._lies(stands, node)
         if tensors.unsupported(live, known=composites.is_jagged(live)) is not None:
             self._plan.write(node, live, where)
             return
@@ -74,7 +70,8 @@ class InPlace:
         kind = composites.kind_of(lies)
         if not isinstance(node, Named):
             if kind is None:
-                self._values.note(path, lies)
+                # An alias of this place means what stands there, its bits included.
+                self._values.note(stands, live)
             self._plan.write(node, lies, where)
         elif kind is None or node.name not in kind.names:
             self._plan.changed.append(f"{where}: {node.name} in the commit, {tensors.described(lies)} here")
@@ -82,8 +79,31 @@ class InPlace:
             self._composite(kind, path, node, lies, where)
 
     def same(self, path: Path, live: Tensor) -> bool:
-        """Tell whether a live tensor is what the commit has at a path, bit for bit."""
-        return composites.same(to_torch(self._whole(path)), live)
+        """Tell whether a live tensor is what the commit has at a path, bit for bit; reads it only if it may be."""
+        path, node = self.resolve(path)
+        return self._same(path, node, live)
+
+    def _same(self, path: Path, node: Any, live: Tensor) -> bool:
+        bits, path, node = self._lies(path, node)
+        if bits != composites.bits_of(live):
+            return False
+        lies = composites.flip(live.detach(), bits)
+        kind = composites.kind_of(lies)
+        if kind is None:
+            fits = isinstance(node, StoredTensor) and not node.numpy and tensors.fits(node, lies)
+            return fits and tensors.same_bits(to_torch(node), lies)
+        if not isinstance(node, Named) or node.name not in kind.names:
+            return False
+        parts, extra = composites.parts_of(node)
+        name, own, here = kind.take(lies)
+        # Their text tells 0.0 from -0.0 and finds a NaN equal to itself.
+        if (name, repr(here), own.keys()) != (node.name, repr(extra), parts.keys()):
+            return False
+        found = {key: self._part(path, key, part) for key, part in parts.items()}
+        # All of it is compared before the first byte is read.
+        if any(composites.facts(self._lies(*found[key])[2]) != composites.facts_of(part) for key, part in own.items()):
+            return False
+        return all(self._same(*found[key], part) for key, part in own.items())
 
     def _make(self, stored: StoredTensor, path: Path) -> Any:
         # Parts go where the tensor is that gets them.
@@ -93,52 +113,45 @@ class InPlace:
     def _lies(self, path: Path, node: Any) -> tuple[tuple[str, ...], Path, Any]:
         """Follow a node to what lies in memory; and say which bits are set on the way."""
         flipped: set[str] = set()
+        seen = {path}
         while isinstance(node, Named) and node.name in composites.BITS:
             flipped ^= {node.name}
             node = node.value
             if isinstance(node, Alias):
                 path, node = self.resolve(tuple(node.path))
+                if path in seen:
+                    raise CorruptionError(f"an alias of {path!r} inside it", code="bad-alias")
+                seen.add(path)
         return tuple(name for name in composites.BITS if name in flipped), path, node
 
-    def _whole(self, path: Path) -> Any:
-        """Give a node with every alias in it replaced by what it means."""
-        _, node = self.resolve(path)
-        return self._filled(node)
-
-    def _filled(self, node: Any) -> Any:
-        if isinstance(node, Alias):
-            return self._whole(tuple(node.path))
-        if isinstance(node, Named):
-            return Named(node.name, self._filled(node.value), node.extra)
-        if isinstance(node, dict):
-            return {key: self._filled(item) for key, item in node.items()}
-        return node
+    def _part(self, path: Path, key: str, part: Any) -> tuple[Path, Any]:
+        return self.resolve((*path, key)) if key else (path, part)
 
     def _composite(self, kind: composites.Composite, path: Path, node: Any, live: Tensor, where: str) -> None:
         parts, extra = composites.parts_of(node)
-        found = {key: self.resolve((*path, key))[1] if key else part for key, part in parts.items()}
-        if not all(isinstance(part, StoredTensor | Named) for part in found.values()):
+        found = {key: self._part(path, key, part) for key, part in parts.items()}
+        lies = {key: self._lies(*one) for key, one in found.items()}
+        facts = {key: composites.facts(node) for key, (_, _, node) in lies.items()}
+        if None in facts.values():
             raise CorruptionError(f"{where} has parts that are no tensors", code="bad-value")
-        plain = {key: part for key, part in found.items() if isinstance(part, StoredTensor)}
         _, name, own, here = composites.take(live, where, check=False)
         if _is_inference(live, own):
             self._plan.changed.append(
                 f"{where}: an inference tensor can not be written; make it outside inference_mode"
             )
             return
-        if len(plain) == len(found):
-            misfit = kind.misfit(live, plain, extra)
-            if misfit is not None:
-                self._plan.changed.append(f"{where}: {misfit} in the commit, {tensors.described(live)} here")
-                return
+        misfit = kind.misfit(live, facts, extra)
+        if misfit is not None:
+            self._plan.changed.append(f"{where}: {misfit} in the commit, {tensors.described(live)} here")
+            return
         fits = (
             kind.shares
             and name == node.name
-            and own.keys() == plain.keys() == found.keys()
-            and all(self._plan.takes(plain[key], own[key]) for key in own)
+            and own.keys() == found.keys()
+            and all(self._takes(lies[key][0], lies[key][2], part) for key, part in own.items())
         )
         if not fits and not kind.replaceable(live):
-            self._plan.changed.append(f"{where}: its parts have other shapes in the commit")
+            self._plan.changed.append(f"{where}: its parts have other shapes, dtypes or bits in the commit")
             return
         if not fits:
             self._device = live.device
@@ -146,15 +159,23 @@ class InPlace:
             self._plan.once_read(partial(_replace, kind, live, made))
             return
         for key, part in own.items():
+            bits, _, stored = lies[key]
             self._values.note((*path, key), part)
-            self._plan.write(plain[key], part, f"{where}/{key}")
+            self._plan.write(stored, composites.flip(part, bits), f"{where}/{key}")
         self._values.note(path, live)
+        # Not every part counts its versions with the whole.
+        self._plan.once_read(partial(torch.autograd.graph.increment_version, [live]))
         if repr(extra) == repr(here):
             self._plan.once_read(partial(composites.finish, kind, live, own, where))
         else:
             made, finish = composites.compose(name, own, extra, where)
             self._plan.once_read(finish)
             self._plan.once_read(partial(_replace, kind, live, made))
+
+    def _takes(self, bits: tuple[str, ...], stored: Any, part: Tensor) -> bool:
+        if not isinstance(stored, StoredTensor) or bits != composites.bits_of(part):
+            return False
+        return self._plan.takes(stored, composites.flip(part, bits))
 
 
 def _is_inference(live: Tensor, parts: composites.Parts) -> bool:

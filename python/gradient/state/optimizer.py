@@ -98,7 +98,7 @@ class OptimizerPart(Part):
             name: group for group, names_ in zip(self.optimizer.param_groups, named, strict=True) for name in names_
         }
         place = partial(self._place, plan, by_name, groups_of, pairs)
-        builder = Unflattener(self.section, self.name, place, plan.once_read)
+        builder = Unflattener(self.section, self.name, place, plan.once_read, mapping)
         rebuilt = [
             {key: builder.value(node, ("groups", pair.stored_index, key)) for key, node in pair.stored.items()}
             for pair in pairs

@@ -116,6 +116,12 @@ class RestorePlan:
         self._read_into(stored, tensor)
         return True
 
+    def planned(self, tensor: Tensor) -> StoredTensor | None:
+        """Give what will be written into a live tensor; None if it stays as it is, as far as is planned yet."""
+        wanted = tensors.identity(tensor)
+        others = self._targets.get(tensor.untyped_storage()._cdata, ())
+        return next((other.stored for other in others if other.identity == wanted), None)
+
     def takes(self, stored: StoredTensor, tensor: Tensor) -> bool:
         """Tell whether a stored tensor could be written into this one."""
         return _misfit(stored, tensor) is None

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Later = Callable[[Callable[[], None]], object]
 
 _FACTORIES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, dict)}
+_TENSORS = {*composites.BITS, *composites.NAMES}
+"""Names of named values that are tensors."""
 
 
 class Unflattener:
@@ -34,12 +36,16 @@ class Unflattener:
         name: The component's name.
         make: Gives the tensor or array for a stored one; called once for each, aliases share it.
         later: Takes what has to be called once the elements of all of these were read.
+        mapping: The component's mapping, for aliases of what nobody asked for: it is built when an alias needs it.
     """
 
-    def __init__(self, section: str, name: str, make: Make, later: Later) -> None:
+    def __init__(
+        self, section: str, name: str, make: Make, later: Later, mapping: dict[Any, Any] | None = None
+    ) -> None:
         self._where = (section, name)
         self._make = make
         self._later = later
+        self._mapping = mapping
         self._made: dict[Path, Any] = {}
 
     def value(self, node: Any, path: Path) -> Any:
@@ -71,6 +77,10 @@ class Unflattener:
             CorruptionError: There is none at its path, or not before this one.
         """
         target = tuple(node.path)
+        if target not in self._made and self._mapping is not None:
+            meant = find(self._mapping, target)
+            if isinstance(meant, StoredTensor) or (isinstance(meant, Named) and meant.name in _TENSORS):
+                self.value(meant, target)
         if target not in self._made:
             raise CorruptionError(
                 f"{shown(*self._where, path)} is an alias of {shown(*self._where, target)}, where no tensor is",
@@ -115,6 +125,18 @@ class Unflattener:
         self._later(finish)
         self._made[path] = made
         return made
+
+
+def find(mapping: dict[Any, Any], path: Path) -> Any:
+    """Give the node at a path in a component's mapping; None if there is none."""
+    node: Any = mapping
+    try:
+        for key in path:
+            inner: Any = node.value if isinstance(node, Named) else node
+            node = inner[key]
+    except (LookupError, TypeError):
+        return None
+    return node
 
 
 def to_torch(stored: ReadableTensor | Named) -> Tensor:

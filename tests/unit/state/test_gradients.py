@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 
+import numpy as np
 import pytest
 import torch
 from torch import nn, optim
 
-from gradient.errors import InvalidInputError, StateMismatchError
+from gradient._core import Alias
+from gradient.errors import CorruptionError, InvalidInputError, StateMismatchError
 from gradient.state import TrainState
+from gradient.state.flatten import Flattener
+from gradient.state.tensors import raw
 
 
 class Run:
@@ -237,3 +241,146 @@ def test_a_closed_state_watches_no_more():
     run = Run()
     run.state.close()
     assert not run.optimizer._optimizer_step_post_hooks
+
+
+def everything(run):
+    """Every bit that a restore may touch, and which objects hold them."""
+    tensors_ = [*run.model.parameters(), *(parameter.grad for parameter in run.model.parameters())]
+    tensors_ += [value for held in run.optimizer.state.values() for value in held.values()]
+    groups = [{**group, "params": list(map(id, group["params"]))} for group in run.optimizer.param_groups]
+    return [(id(tensor), tensor._version, bytes(raw(tensor))) for tensor in tensors_], repr(groups)
+
+
+def full_run():
+    run = Run()
+    run.optimizer.param_groups[0]["momentum"] = 0.9
+    run.backward()
+    run.optimizer.step()
+    run.backward()
+    return run
+
+
+def quantized():
+    return torch.quantize_per_tensor(torch.ones(2, 3), 0.1, 0, torch.qint8)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        pytest.param(lambda: torch.ones(2, 3).double().to_sparse(), id="dtype"),
+        pytest.param(lambda: torch.ones(3, 2).to_sparse(), id="shape"),
+        pytest.param(lambda: torch.ones(2, 3).to_sparse_csr(), id="layout"),
+        pytest.param(lambda: torch.ones(2, 3).to_mkldnn(), id="oneDNN"),
+        pytest.param(quantized, id="quantized"),
+        pytest.param(lambda: torch.ones(2, 3, dtype=torch.complex64).conj(), id="conjugated"),
+        pytest.param(lambda: torch._neg_view(torch.ones(2, 3).double()), id="dtype of a negated one"),
+        pytest.param(lambda: torch._efficientzerotensor((2, 4)), id="zeros of another shape"),
+        pytest.param(lambda: torch.nested.nested_tensor([torch.ones(2, 3)] * 2), id="nested"),
+        pytest.param(lambda: torch.nested.nested_tensor([torch.ones(2, 3)] * 2, layout=torch.jagged), id="jagged"),
+        pytest.param(lambda: np.ones((2, 3), np.float32), id="array"),
+    ],
+)
+def test_a_gradient_that_torch_does_not_take_is_a_mismatch_before_anything_is_touched(gradient, carry):
+    captured = full_run().state.capture()
+    node = Flattener("grads", "main").value(gradient(), ("tensors", "weight"))
+    captured.sections["grads"]["main"]["tensors"]["weight"] = node
+    carried = carry(captured)
+    run = full_run()
+    before = everything(run)
+    with pytest.raises(StateMismatchError, match=r"grads/main/weight: .* in the commit, float32 .* here"):
+        run.state.plan(carried.component, carried.available)
+    assert everything(run) == before
+
+
+def test_a_shared_gradient_of_another_shape_is_a_mismatch_before_anything_is_touched(carry):
+    captured = full_run().state.capture()
+    captured.sections["grads"]["main"]["tensors"]["bias"] = Alias(("tensors", "weight"))
+    carried = carry(captured)
+    run = full_run()
+    before = everything(run)
+    with pytest.raises(StateMismatchError, match=r"grads/main/bias: float32 \[2, 3\] in the commit") as caught:
+        run.state.plan(carried.component, carried.available)
+    assert len(caught.value.changed) == 1
+    assert everything(run) == before
+
+
+def test_a_gradient_that_is_no_tensor_is_damage_before_anything_is_touched(carry):
+    captured = full_run().state.capture()
+    captured.sections["grads"]["main"]["tensors"]["weight"] = 3
+    carried = carry(captured)
+    run = full_run()
+    before = everything(run)
+    with pytest.raises(CorruptionError, match="grads/main/weight is no tensor"):
+        run.state.plan(carried.component, carried.available)
+    assert everything(run) == before
+
+
+def test_a_gradient_shared_with_a_parameter_that_is_not_here_comes_back(carry, put_back):
+    class Two(nn.Module):
+        def __init__(self, *names):
+            super().__init__()
+            for name in names:
+                setattr(self, name, nn.Parameter(torch.zeros(3)))
+
+    def state_of(model):
+        state = TrainState()
+        state.add_models({"main": model})
+        return state
+
+    both, one = Two("a", "b"), Two("b")
+    both.a.grad = both.b.grad = torch.tensor([1.0, 2.0, 3.0])
+    put_back(state_of(one), carry(state_of(both).capture()), strict=False)
+    assert one.b.grad.tolist() == [1, 2, 3]
+
+
+class Ragged(nn.Module):
+    def __init__(self, offsets=(0, 2, 6), **options):
+        super().__init__()
+        values = torch.randn(6, 3, **options)
+        self.it = nn.Parameter(torch.nested.nested_tensor_from_jagged(values, torch.tensor(offsets)))
+        self.state = TrainState()
+        self.state.add_models({"main": self})
+
+    def backward(self):
+        (self.it * self.it).sum().backward()
+        return self
+
+
+def test_the_gradient_of_a_jagged_parameter_comes_back_and_can_be_added_to_it(carry, put_back):
+    run, other = Ragged().backward(), Ragged(offsets=(0, 5, 6))
+    put_back(other.state, carry(run.state.capture()))
+    assert torch.equal(other.it.grad._values, run.it.grad._values)
+    assert torch.equal(other.it.grad.offsets(), run.it.grad.offsets())
+    # Torch adds only what it knows to have the same rows.
+    assert torch.equal((other.it + other.it.grad)._values, (run.it + run.it.grad)._values)
+
+
+@pytest.mark.parametrize(
+    ("other", "only"),
+    [
+        pytest.param(lambda: Ragged(offsets=(0, 3, 6)), "grads", id="offsets"),
+        pytest.param(lambda: Ragged(offsets=(0, 3, 5, 6)), "grads", id="rows"),
+        pytest.param(lambda: Ragged(dtype=torch.float64), "grads", id="dtype"),
+    ],
+)
+def test_the_gradient_of_a_jagged_parameter_with_other_rows_is_a_mismatch(other, only, carry):
+    carried = carry(Ragged().backward().state.capture())
+    run = other().backward()
+    before = run.it.grad
+    with pytest.raises(StateMismatchError, match="grads/main/it: rows of other lengths"):
+        run.state.plan(carried.component, carried.available, only=[only])
+    assert run.it.grad is before
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_gradient_that_only_autograd_can_set_is_refused_by_name():
+    model = nn.Module()
+    model.it = nn.Parameter(torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(4, 3)]))
+    state = TrainState()
+    state.add_models({"main": model})
+    state.capture()
+    torch.nested.to_padded_tensor(model.it * 2, 0.0).sum().backward()
+    with pytest.raises(InvalidInputError, match="grads/main/it: torch sets no gradient that is nested") as caught:
+        state.capture()
+    assert "optimizer.step()" in caught.value.hint

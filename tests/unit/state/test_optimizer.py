@@ -445,3 +445,18 @@ def test_a_class_that_overrides_load_state_dict_is_restored_through_it(carry, pu
     other, resumed = make(0.2)
     put_back(state_of(other, resumed), carried, hyperparameters="script")
     assert resumed.param_groups[0]["lr"] == 0.2
+
+
+def test_a_rate_shared_with_a_group_that_is_not_here_comes_back(carry, put_back):
+    def make(count, rate):
+        layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(2))
+        groups = [{"params": layer.parameters()} for layer in layers]
+        optimizer = optim.Adam(groups[-count:], lr=torch.tensor(rate))
+        state = TrainState()
+        state.add_models({"main": layers})
+        state.add_optimizers({"main": optimizer})
+        return optimizer, state
+
+    (_, state), (optimizer, other) = make(2, 0.25), make(1, 0.5)
+    put_back(other, carry(state.capture()), strict=False)
+    assert optimizer.param_groups[0]["lr"].item() == 0.25

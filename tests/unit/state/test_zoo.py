@@ -470,6 +470,26 @@ def test_jagged_tensors_that_share_their_offsets_can_still_be_added(round_trip):
     assert told(first + second) == told(one + two)
 
 
+@pytest.mark.parametrize("known", [{}, {"max_seqlen": 6}, {"min_seqlen": 1, "max_seqlen": 5}])
+@pytest.mark.parametrize("here", [{}, {"min_seqlen": 0, "max_seqlen": 4}])
+def test_longest_and_shortest_row_are_what_they_were_in_the_commit(known, here, carry, put_back):
+    def holder(options):
+        offsets = torch.tensor([0, 2, 6])
+        return Holder(torch.nested.nested_tensor_from_jagged(torch.randn(6, 3), offsets, **options), parameter=False)
+
+    other = holder(here)
+    put_back(attached(other), carry(attached(holder(known)).capture()))
+    assert other.it._maybe_max_seqlen == known.get("max_seqlen")
+    assert other.it._maybe_min_seqlen == known.get("min_seqlen")
+
+
+@pytest.mark.parametrize("wrong", [{"max_seqlen": 3}, {"max_seqlen": 7}, {"min_seqlen": 3}])
+def test_longest_and_shortest_row_that_can_not_be_are_refused_by_name(wrong):
+    tensor = torch.nested.nested_tensor_from_jagged(torch.randn(6, 3), torch.tensor([0, 2, 6]), **wrong)
+    with pytest.raises(InvalidInputError, match="model/main/tensors/it: it can not be stored: a (longest|shortest) row"):
+        attached(Holder(tensor, parameter=False)).capture()
+
+
 def test_a_sparse_buffer_with_other_elements_gets_those_of_the_commit(carry, put_back):
     few, many = torch.eye(3).to_sparse_csr(), torch.ones(3, 3).to_sparse_csr()
     blocks = torch.ones(4, 4).to_sparse_bsr((2, 2)), torch.zeros(4, 4).to_sparse_bsr((4, 2))
