@@ -8,24 +8,58 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from gradient.errors import InvalidInputError
 
 SMALL = 1 << 20
 """So many bytes are always there."""
 
-_CGROUP = pathlib.Path("/sys/fs/cgroup")
-_CGROUP_FILES = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+
+@dataclass(frozen=True)
+class _Controller:
+    """How one version of cgroups tells what memory a group may have and has."""
+
+    folder: str
+    limit: str
+    used: str
+    # Lines of `memory.stat` with what the kernel takes back when memory is asked for, and what of it must be written
+    # to a disk first. All count the groups below too.
+    taken_back: tuple[str, ...]
+    not_yet: tuple[str, ...]
 
 
-def available_bytes() -> int:
-    """Give the memory that this process may still take: the machine's, or its cgroup's where that is less."""
-    found = [_available_on_machine()]
-    for limit_file, used_file in _CGROUP_FILES:
-        limit, used = _number(_CGROUP / limit_file), _number(_CGROUP / used_file)
-        if limit is not None:
-            found.append(max(limit - (used or 0), 0))
-    return min(found)
+_TWO = _Controller(
+    "",
+    "memory.max",
+    "memory.current",
+    ("inactive_file", "active_file", "slab_reclaimable"),
+    ("file_dirty", "file_writeback"),
+)
+_ONE = _Controller(
+    "memory",
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    ("total_inactive_file", "total_active_file"),
+    ("total_dirty", "total_writeback"),
+)
+
+
+def available_bytes(*, root: pathlib.Path = pathlib.Path("/")) -> int:
+    """Give the memory that this process may still take: the machine's, or its cgroup's where that is less.
+
+    What a cache of files holds is there to be taken, in a cgroup as on the machine: a data set that was just read may
+    fill all that a container has.
+
+    Args:
+        root: Where `proc` and `sys` are.
+    """
+    groups = [
+        (controller, group) for controller, path in _own_groups(root) for group in _upwards(controller, path, root)
+    ]
+    left = (_available_in(controller, group) for controller, group in groups)
+    return min([_available_on_machine(root), *(count for count in left if count is not None)])
 
 
 def check_declared(declared: int, limit: int | None, *, what: str, way_out: str) -> None:
@@ -64,14 +98,60 @@ def check_limit(value: object) -> None:
         raise InvalidInputError(f"a limit is a number of bytes from 0, or None, not {value!r}", code="bad-option")
 
 
-def _available_on_machine() -> int:
+def _available_on_machine(root: pathlib.Path) -> int:
     try:
-        for line in pathlib.Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        for line in (root / "proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) << 10
     except (OSError, ValueError, IndexError):
         pass
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _own_groups(root: pathlib.Path) -> Iterator[tuple[_Controller, str]]:
+    """Give the groups that this process is in, as `proc/self/cgroup` names them; the topmost if it names none."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        lines = []
+    # The topmost ones too: where /sys shows a container no more than its own group, the name is of no use.
+    yield from ((_TWO, ""), (_ONE, ""))
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers == "":
+            yield _TWO, path
+        elif "memory" in controllers.split(","):
+            yield _ONE, path
+
+
+def _upwards(controller: _Controller, path: str, root: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give the folder of a group and those above it: the limit of each holds."""
+    group = pathlib.PurePosixPath(path.lstrip("/"))
+    # A process that was moved out of its namespace is in `/../elsewhere`, which nothing shows.
+    if ".." not in group.parts:
+        top = root / "sys/fs/cgroup" / controller.folder
+        yield from (top / part for part in (group, *group.parents))
+
+
+def _available_in(controller: _Controller, group: pathlib.Path) -> int | None:
+    limit, used = _number(group / controller.limit), _number(group / controller.used)
+    if limit is None:
+        return None
+    if used is None:
+        return limit
+    stat = _stat(group / "memory.stat")
+    cached = sum(stat.get(key, 0) for key in controller.taken_back) - sum(
+        stat.get(key, 0) for key in controller.not_yet
+    )
+    return max(limit - used + min(max(cached, 0), used), 0)
+
+
+def _stat(file: pathlib.Path) -> dict[str, int]:
+    try:
+        lines = file.read_text(encoding="ascii").splitlines()
+        return {key: int(count) for key, count in (line.split() for line in lines)}
+    except (OSError, ValueError):  # Without it nothing counts as cached.
+        return {}
 
 
 def _number(file: pathlib.Path) -> int | None:
