@@ -372,6 +372,7 @@ def test_a_name_that_is_registered_again_means_the_new_one_and_that_is_said(
     engine.register_generator("sampler", newer)
     said = [record.message for record in caplog.records if "is registered again" in record.message]
     assert [line.split()[0] for line in said] == ["extra/env", "extra/curriculum", "rng/sampler"]
+    assert all("a name of its own" in line for line in said)
     engine.commit(1)
     drawn = newer.random(3).tolist()
     with Repo.open(ws / "gpt") as repo:
@@ -380,6 +381,29 @@ def test_a_name_that_is_registered_again_means_the_new_one_and_that_is_said(
     engine.resume("main@1")
     assert newer.random(3).tolist() == drawn
     assert generator.random() != other
+
+
+def test_the_same_one_registered_again_is_no_news(run: Any, ws: Path, caplog: pytest.LogCaptureFixture) -> None:
+    engine, box, generator = attach(run, ws), Box("hard"), np.random.default_rng(5)
+    for _ in range(2):
+        engine.register_state("env", getter=box.state_dict, setter=box.set)
+        engine.register("curriculum", box)
+        engine.register_generator("sampler", generator)
+    assert not [record for record in caplog.records if "is registered again" in record.message]
+    engine.register_state("env", getter=box.state_dict, setter=box.load_state_dict)
+    engine.register_generator("sampler", np.random.default_rng(5))
+    said = [record.message.split()[0] for record in caplog.records if "is registered again" in record.message]
+    assert said == ["extra/env", "rng/sampler"]
+
+
+def test_the_old_one_of_a_name_is_in_no_commit_although_it_is_alive(run: Any, ws: Path) -> None:
+    engine, old, new = attach(run, ws), Box("old"), Box("new")
+    engine.register("curriculum", old)
+    engine.register("curriculum", new)
+    engine.commit(1)
+    old.value = new.value = None
+    engine.resume("main@1")
+    assert (old.set_to, new.set_to) == ([], ["new"])
 
 
 def test_a_name_registered_again_while_the_run_goes_on_rolls_nothing_back(run: Any, ws: Path) -> None:

@@ -236,7 +236,8 @@ class GradientEngine(OpenEngine):
         the generators are set again. What was dropped is not given to the setter. If the setter fails then, the name is
         free again.
 
-        A name that is taken goes over to the new pair, as it stands, and that is said.
+        A name that is taken goes over to the new pair, as it stands: what had it before is in no commit from then on.
+        That is said, unless it is the same pair again; to keep both, give each a name of its own.
 
         Args:
             name: Its name in the commit.

@@ -124,9 +124,10 @@ def restore_latest(session: Session, *, skip_damaged: bool, **options: Any) -> R
 def register(session: Session, section: str, name: str, add: Callable[[], object]) -> None:
     """Register state, give it what the restored commit holds for it, then set the generators again.
 
-    A name that is taken goes over to the newcomer, which is said: a notebook cell run twice registers anew. The
-    newcomer stays as it is: the run may have gone on since, and giving it what was restored then would roll it back,
-    and the generators with it.
+    A name that is taken goes over to the newcomer, as in gradient-desc: a notebook cell run twice registers anew. That
+    is said, unless it is the same again: the old one is in no commit from now on. Whether the script still has it can
+    not be told: two functions do not say what they read. The newcomer stays as it is: the run may have gone on since,
+    and giving it what was restored then would roll it back, and the generators with it.
 
     Raises:
         Exception: What `add` or the setter raised. The registration is taken back; if the setter had begun, every
@@ -134,8 +135,9 @@ def register(session: Session, section: str, name: str, add: Callable[[], object
     """
     before = session.state.owner().get((section, name))
     add()
-    if before is not None:
-        session.say([f"{section}/{name} is registered again: commits hold the new one, as it is, not the old"])
+    if before is not None and not session.state.owner()[section, name].same(before):
+        news = f"{section}/{name} is registered again, by another one: commits hold that, as it is, and not the old"
+        session.say([f"{news}; give each a name of its own to keep both"])
     plan = session.plan
     if plan is None or session.commit_id is None or (section, name) not in plan.pending:
         return

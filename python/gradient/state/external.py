@@ -49,6 +49,10 @@ class ExternalPart(Part):
         value = plan.values(self.section, self.name).value(mapping["value"], ("value",))
         plan.then(Phase.SETTER, partial(self._setter, value))
 
+    def same(self, other: object) -> bool:
+        """See `Part.same`; methods are equal if they are those of one object."""
+        return isinstance(other, ExternalPart) and (self._getter, self._setter) == (other._getter, other._setter)
+
 
 class ObjectPart(ExternalPart):
     """One registered object.

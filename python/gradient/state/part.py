@@ -62,3 +62,7 @@ class Part(ABC):
     @abstractmethod
     def compare(self, mapping: Mapping, plan: RestorePlan, names: ModelNames) -> None:
         """Compare with a commit's mapping and plan what a restore does; touches nothing live."""
+
+    def same(self, other: object) -> bool:
+        """Tell whether another part stands for the same thing of the script's; False if that can not be told."""
+        return self is other

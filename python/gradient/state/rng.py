@@ -162,6 +162,10 @@ class RegisteredStream(Stream):
         else:
             generator.setstate(value)
 
+    def same(self, other: object) -> bool:
+        """See `Part.same`."""
+        return isinstance(other, RegisteredStream) and other.generator is self.generator
+
 
 def builtin_streams() -> dict[str, Stream]:
     """Give the generators that every commit holds: CUDA's only when this process has initialised CUDA."""

@@ -145,7 +145,7 @@ class TrainState:
         else:
             self._parts.pop((section, name), None)
 
-    def owner(self) -> Mapping[tuple[str, str], object]:
+    def owner(self) -> Mapping[tuple[str, str], Part]:
         """Give what is claimed: (section, component) to the part that answers for it."""
         return dict(self._parts)
 
