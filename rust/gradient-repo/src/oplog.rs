@@ -172,7 +172,7 @@ impl OperationLog {
             match self.read_file(n) {
                 Ok((operation, id)) if operation.previous == Some(state.id) => {
                     // Gone: operations were folded past here, and what was read may be what a writer that slept left.
-                    if !self.stands(state)? {
+                    if !unless_damaged(self.stands(state))?.unwrap_or(false) {
                         return Ok(self.jump(state)? || moved);
                     }
                     *state = self.after(state, operation, id)?;
@@ -184,7 +184,7 @@ impl OperationLog {
                 }
                 Err(RepoError::Storage(StorageError::NotFound { .. })) => {
                     // Behind a gap there may be operations that could not be read.
-                    if state.damaged.is_none() && self.stands(state)? {
+                    if state.damaged.is_none() && unless_damaged(self.stands(state))?.unwrap_or(false) {
                         return Ok(moved);
                     }
                     return Ok(self.jump(state)? || moved);
@@ -196,22 +196,21 @@ impl OperationLog {
     }
 
     /// Says whether the operation of `state` still is the one of its number: not folded away, not moved aside by a
-    /// repair that published another in its place. One that has become unreadable is left to those who read it.
+    /// repair that published another in its place. Of one that has become unreadable nobody knows: an error.
     fn stands(&self, state: &HeadState) -> Result<bool> {
         match self.read_file(state.operation.n) {
             Ok((_, id)) => Ok(id == state.id),
             Err(RepoError::Storage(StorageError::NotFound { .. })) => Ok(false),
-            Err(RepoError::Damaged { .. }) => Ok(true),
             Err(error) => Err(error),
         }
     }
 
     fn jump(&self, state: &mut HeadState) -> Result<bool> {
-        let before = state.operation.n;
+        let before = state.id;
         *state = self
             .head()?
             .ok_or_else(|| RepoError::Damaged { file: "ops".into(), reason: "its operations are gone".into() })?;
-        Ok(state.operation.n != before)
+        Ok(state.id != before)
     }
 
     fn after(&self, state: &HeadState, operation: Operation, id: OperationId) -> Result<HeadState> {
@@ -316,7 +315,8 @@ impl OperationLog {
     /// Publishes `operation` after `before`, durably, unless somebody was first.
     ///
     /// # Errors
-    /// Storage errors; after one it is unknown whether the operation was published.
+    /// [`RepoError::Damaged`]: the operation before it became unreadable meanwhile, and a repair may put another in its
+    /// place; storage errors. After either it is unknown whether the operation was published.
     pub fn publish(&self, before: Option<&HeadState>, operation: Operation) -> Result<Published> {
         let (bytes, id) = operation.encode()?;
         let key = Key::operation(operation.n);

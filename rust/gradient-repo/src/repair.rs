@@ -282,6 +282,15 @@ fn carry_out(
     for key in operations {
         places.push(Some(storage.move_aside(key)?.to_string()));
     }
+    if num_operations > 0 {
+        for n in stale(log, &head)? {
+            let key = Key::operation(n);
+            let Some(place) = move_aside_if_there(storage, &key)? else { continue };
+            let why = "it was published behind a damaged one while that was moved aside".to_owned();
+            plan.moves.insert(places.len(), Move { file: key.to_string(), why, to: None });
+            places.push(Some(place));
+        }
+    }
     // Writing the report again syncs the folder: what was moved is there before the log goes on without it.
     write_report(storage, &report, plan, pending.as_deref())?;
     if let Some(operation) = operation {
@@ -291,16 +300,37 @@ fn carry_out(
         }
     }
     for key in others {
-        places.push(match storage.move_aside(key) {
-            Ok(place) => Some(place.to_string()),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(error.into()),
-        });
+        places.push(move_aside_if_there(storage, key)?);
     }
     for (step, place) in plan.moves.iter_mut().zip(places) {
         step.to = place;
     }
     write_report(storage, &report, plan, None)
+}
+
+/// Operations behind `head` that do not follow it. A writer elsewhere published them behind those that were just moved
+/// aside; it looks at the one before its own again, and was told that this is damaged or finds it gone and takes its own
+/// back: nothing of it was acknowledged. Those that follow were published since.
+fn stale(log: &OperationLog, head: &HeadState) -> Result<Vec<u64>> {
+    let (mut last, mut id) = (head.operation.n, head.id);
+    let mut stale = Vec::new();
+    for n in log.names()?.numbers.into_iter().filter(|n| *n > head.operation.n) {
+        match log.read_file(n) {
+            Ok((operation, next)) if n - last == 1 && operation.previous == Some(id) => (last, id) = (n, next),
+            Ok(_) | Err(RepoError::Damaged { .. }) => stale.push(n),
+            Err(RepoError::Storage(error)) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(stale)
+}
+
+fn move_aside_if_there(storage: &dyn Storage, key: &Key) -> Result<Option<String>> {
+    match storage.move_aside(key) {
+        Ok(place) => Ok(Some(place.to_string())),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Begins the names of the reports in `lost+found/`.

@@ -246,15 +246,7 @@ impl Repository {
         self.format.check_writable()?;
         let mut state = self.lock()?;
         self.advance(&mut state)?;
-        if state.head.operation.n == u64::MAX {
-            return Err(RepoError::Damaged {
-                file: "ops".into(),
-                reason: "there is no number after its newest".into(),
-            });
-        }
-        if let Some(UnreadableHead { number, file, reason }) = state.head.damaged.clone() {
-            return Err(RepoError::DamagedHead { number, readable: state.head.operation.n, file, reason });
-        }
+        refuse_dead_end(&state.head)?;
         if !state.has_folders {
             // Empty folders do not survive every way of copying a repository. Before the first commit they are synced
             // again too: whoever made them may have died before that, and nobody has since relied on them.
@@ -316,6 +308,8 @@ impl Repository {
         change: Change,
         condemned: Vec<gradient_odb::PackId>,
     ) -> Result<bool> {
+        // Whoever was not first and read on may have come to a damaged head.
+        refuse_dead_end(&state.head)?;
         let n = state.head.operation.n + 1;
         let operation = Operation {
             n,
@@ -338,6 +332,17 @@ impl Repository {
             Published::Lost => Ok(false),
         }
     }
+}
+
+/// Nothing can be published behind an operation that can not be read, or that has the last number there is.
+fn refuse_dead_end(head: &HeadState) -> Result<()> {
+    if let Some(UnreadableHead { number, file, reason }) = head.damaged.clone() {
+        return Err(RepoError::DamagedHead { number, readable: head.operation.n, file, reason });
+    }
+    if head.operation.n == u64::MAX {
+        return Err(RepoError::Damaged { file: "ops".into(), reason: "there is no number after its newest".into() });
+    }
+    Ok(())
 }
 
 impl Drop for Repository {

@@ -118,6 +118,11 @@ impl Interleaver {
         self.disk.through(Arc::new(Way { interleaver: Arc::clone(self), who }))
     }
 
+    /// The disk, past everybody's turn.
+    pub fn disk(&self) -> &SimFs {
+        &self.disk
+    }
+
     /// Lets the first process go on, and waits until all have ended.
     pub fn run(&self) {
         let mut state = self.lock();

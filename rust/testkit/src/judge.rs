@@ -120,7 +120,7 @@ fn follow(
     Ok(())
 }
 
-/// Whether a deed fate to what it could come to.
+/// Whether a deed came to what it could come to.
 fn settle(done: &Done, is_published: bool, models: &Models, newest: CommitId) -> Result<(), String> {
     // Who does not look for what is new sees what was there when the race began, or later.
     let since = if matches!(done.deed, Deed::Look) { 0 } else { done.head_before };

@@ -1,5 +1,6 @@
 //! Races: what several processes do at once, played to one schedule.
 
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -14,7 +15,7 @@ use crate::attempt::Line;
 use crate::collector::{Collected, Greed, collect};
 use crate::interleave::{Interleaver, Points, newest_operation};
 use crate::model::{Model, World};
-use crate::process::{Action, Performed, Process, content};
+use crate::process::{Action, DIR, Performed, Process, content};
 use crate::strategy::Strategy;
 
 /// One thing that a process of a race does.
@@ -34,6 +35,8 @@ pub enum Deed {
     Collect(Greed),
     /// Repairs the repository.
     Repair,
+    /// Cuts the newest operation in two, behind everybody's back.
+    Tear,
 }
 
 /// What one process does.
@@ -69,7 +72,7 @@ pub enum Broken {
     Order,
 }
 
-/// What a deed fate to.
+/// What a deed came to.
 #[derive(Debug)]
 pub enum Fate {
     /// The repository did it, or refused.
@@ -97,7 +100,7 @@ pub struct Done {
     pub head_before: u64,
     /// The newest operation when it ended.
     pub head_after: u64,
-    /// What it fate to.
+    /// What it came to.
     pub fate: Fate,
 }
 
@@ -229,7 +232,7 @@ fn play_all(
         let head_before = interleaver.begin_deed(who, at);
         let line = process.line();
         let step = 10_000 * (who as u64 + 1) + at as u64;
-        let fate = play_one(&mut process, deed, newest, step);
+        let fate = play_one((interleaver.disk(), &mut process), deed, newest, step);
         let head_after = interleaver.newest();
         done.push(Done { deed: deed.clone(), line, step, head_before, head_after, fate });
         if interleaver.is_killed(who) {
@@ -241,7 +244,7 @@ fn play_all(
     done
 }
 
-fn play_one(process: &mut Process, deed: &Deed, newest: CommitId, step: u64) -> Fate {
+fn play_one((disk, process): (&SimFs, &mut Process), deed: &Deed, newest: CommitId, step: u64) -> Fate {
     match deed {
         Deed::Act(action) => Fate::Performed(process.perform(action, newest, step)),
         Deed::Open => match process.reopen() {
@@ -267,6 +270,18 @@ fn play_one(process: &mut Process, deed: &Deed, newest: CommitId, step: u64) -> 
             Ok(Err(error)) => Fate::Wrong(format!("repair: {error}")),
             Err(error) => Fate::Wrong(error),
         },
+        Deed::Tear => {
+            tear_newest_operation(disk);
+            Fate::Done
+        }
+    }
+}
+
+/// Leaves of the newest operation the first half of its bytes.
+pub fn tear_newest_operation(disk: &SimFs) {
+    let ops = Path::new(DIR).join("ops");
+    if let Some((name, bytes)) = disk.files(&ops).pop() {
+        disk.tamper(&ops, &name, Some(&bytes[..bytes.len() / 2]));
     }
 }
 

@@ -112,6 +112,15 @@ pub fn races() -> Result<Vec<Race>, String> {
     ])
 }
 
+/// A commit beside the repair of an operation that is torn meanwhile; the model knows nothing of damage.
+///
+/// # Errors
+/// A text for people: the disk can not be prepared.
+pub fn torn_head() -> Result<Race, String> {
+    let torn = fresh(&[Deed::Tear, Deed::Repair, Deed::Repair]);
+    Ok(race("repair of a torn head x commit", &few()?, vec![torn, on("main", &[commit(&[5, 1])])]))
+}
+
 /// What a disk is and should be.
 type Ready = (SimFs, Model);
 

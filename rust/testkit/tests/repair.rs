@@ -1,13 +1,13 @@
 //! A repair that is cut off anywhere is finished by the next one.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use gradient_repo::{Progress, repair};
 use gradient_storage::sim::SimFs;
 use gradient_testkit::{
-    Action, DIR, Model, Move, Session, Tally, World, bury, check, crashes, num_states, open_storage, refs_of,
+    Action, Model, Move, Session, Tally, World, bury, check, crashes, num_states, open_storage, refs_of,
+    tear_newest_operation,
 };
 
 fn play(session: &mut Session, action: Action) {
@@ -32,9 +32,7 @@ fn every_crash_of_a_repair(last: Action, tally: &Tally) -> Result<(), String> {
     let after = session.model.clone();
     session.stop();
     let disk = session.disk;
-    let ops = Path::new(DIR).join("ops");
-    let (newest, bytes) = disk.files(&ops).pop().ok_or("no operation")?;
-    disk.tamper(&ops, &newest, Some(&bytes[..bytes.len() / 2]));
+    tear_newest_operation(&disk);
     disk.settle();
 
     mend(&disk)?;

@@ -3,18 +3,34 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use gradient_testkit::{Crew, Done, Fate, Interleaver, Points, Race, Strategy, Tally, in_parallel, is_wanted, judge};
+use gradient_repo::{ErrorClass, Progress, Target, repair};
+use gradient_testkit::{
+    Crew, Done, Fate, Interleaver, Performed, Played, Points, Race, Strategy, Tally, bury, in_parallel, is_wanted,
+    judge, open_storage, refs_of,
+};
 
 /// How many schedules are tried of each race: `GRADIENT_SCHEDULES`, or `usual`.
 fn num_schedules(usual: usize) -> usize {
     std::env::var("GRADIENT_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
+type Judge = fn(&Race, &Played) -> Result<(), String>;
+
 fn play(
     race: &Race,
     crew: &Crew,
     points: Points,
     strategy: &Strategy,
+    tally: &Tally,
+) -> Result<Arc<Interleaver>, String> {
+    play_and(judge, race, crew, (points, strategy), tally)
+}
+
+fn play_and(
+    judge: Judge,
+    race: &Race,
+    crew: &Crew,
+    (points, strategy): (Points, &Strategy),
     tally: &Tally,
 ) -> Result<Arc<Interleaver>, String> {
     tally.count();
@@ -66,26 +82,36 @@ fn every_deed_has_its_place_among_the_operations_whatever_the_schedule() {
 
 /// Every schedule in which one process is interrupted by the next at most so often.
 fn preempt_everywhere(race: &Race, crew: &Crew, num: usize, tally: &Tally) -> Result<(), String> {
-    for first in 0..race.scripts.len() {
-        let mut at: Vec<usize> = Vec::new();
-        loop {
-            let strategy = Strategy::Preempt { first, at: at.clone(), num_done: 0 };
-            let is_left_over = play(race, crew, Points::Shared, &strategy, tally)?.is_left_over();
-            // One more interruption behind the last one; the last one later; the one before it later.
-            if !is_left_over && at.len() < num {
-                at.push(at.last().map_or(1, |last| last + 1));
-                continue;
-            }
-            if is_left_over {
-                at.pop();
-            }
-            match at.last_mut() {
-                Some(last) => *last += 1,
-                None => break,
-            }
+    (0..race.scripts.len()).try_for_each(|first| preempt(judge, race, crew, (first, num, 1), tally))
+}
+
+/// The same, of those that one process begins; from one place of the last interruption to the next is a `stride`.
+fn preempt(
+    judge: Judge,
+    race: &Race,
+    crew: &Crew,
+    (first, num, stride): (usize, usize, usize),
+    tally: &Tally,
+) -> Result<(), String> {
+    let mut at: Vec<usize> = Vec::new();
+    loop {
+        let strategy = Strategy::Preempt { first, at: at.clone(), num_done: 0 };
+        let played = play_and(judge, race, crew, (Points::Shared, &strategy), tally)?;
+        let is_left_over = played.is_left_over();
+        // One more interruption behind the last one; the last one later; the one before it later.
+        if !is_left_over && at.len() < num {
+            at.push(at.last().map_or(1, |last| last + 1));
+            continue;
+        }
+        if is_left_over {
+            at.pop();
+        }
+        let stride = if at.len() == num { stride } else { 1 };
+        match at.last_mut() {
+            Some(last) => *last += stride,
+            None => return Ok(()),
         }
     }
-    Ok(())
 }
 
 #[test]
@@ -98,6 +124,58 @@ fn every_schedule_with_two_interruptions_of_two_tags_is_one_after_the_other() {
 fn every_schedule_with_one_interruption_is_one_after_the_other() {
     let races = ["commit x commit", "commit x undo", "undo x undo", "commit x delete", "commit x collector"];
     row("all with one interruption", &races, |race, crew, tally| preempt_everywhere(race, crew, 1, tally));
+}
+
+/// What was acknowledged is there after the repairs, or one more of them; what was not is refused for the damage.
+fn survives_a_torn_head(race: &Race, played: &Played) -> Result<(), String> {
+    let failed = |error: String| format!("{error}\n  schedule: {}", played.interleaver.schedule());
+    let mut acknowledged = Vec::new();
+    for done in played.done.iter().flatten() {
+        match &done.fate {
+            Fate::Wrong(what) => return Err(failed(what.clone())),
+            Fate::Performed(Ok(Performed::Commit(outcome))) => acknowledged.push(outcome.clone()),
+            Fate::Performed(Err(error)) if !matches!(error.class(), ErrorClass::Corruption | ErrorClass::Conflict) => {
+                return Err(failed(format!("it is refused: {error}")));
+            }
+            _ => {}
+        }
+    }
+    let mend = || {
+        bury(&played.disk);
+        let storage = open_storage(&played.disk).map_err(|error| error.to_string())?;
+        repair(&storage, true, &Progress::new()).map_err(|error| format!("a further repair: {error}"))
+    };
+    // What tore last may have been torn after the repairs.
+    mend().map_err(failed)?;
+    let left = mend().map_err(failed)?.left;
+    let found = refs_of(&played.disk).map_err(failed)?;
+    for outcome in &acknowledged {
+        if found.get(&outcome.branch) != Some(&Target::Branch(outcome.commit)) {
+            return Err(failed(format!("{outcome:?} was acknowledged, and refs are {found:?}")));
+        }
+    }
+    let lost: Vec<_> = race.model.world.table.iter().filter(|(name, _)| !found.contains_key(*name)).collect();
+    // The operation that is torn made a tag; it may go with it.
+    if lost.iter().any(|(name, _)| *name != "v1") {
+        return Err(failed(format!("lost: {lost:?}")));
+    }
+    // An operation behind which another one was published is damaged for ever; that another does not follow is nothing
+    // that a tear does.
+    if left.iter().any(|finding| !finding.file.starts_with("ops/") || !finding.what.contains("checksum")) {
+        return Err(failed(format!("left: {left:?}")));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_commit_beside_the_repair_of_a_torn_head_is_there_or_was_never_acknowledged() {
+    let (tally, start) = (Tally::default(), Instant::now());
+    let race = gradient_testkit::torn_head().expect("the disk can be prepared");
+    let crew = Crew::new(race.scripts.len());
+    let wanted = if num_schedules(0) == 0 { [(0, 1, 1), (1, 2, 53)] } else { [(0, 2, 1), (1, 2, 1)] };
+    let outcome = wanted.iter().try_for_each(|which| preempt(survives_a_torn_head, &race, &crew, *which, &tally));
+    eprintln!("row 14, torn head: {} schedules, {:.1} s", tally.num_states(), start.elapsed().as_secs_f64());
+    assert_eq!(outcome, Ok(()));
 }
 
 #[test]
@@ -166,7 +244,7 @@ fn step(race: &Race) -> usize {
     if reads_all && num_schedules(0) == 0 { 3 } else { 1 }
 }
 
-/// A collector comes to its end beside a writer that never rests, and marks only what fate since its last attempt.
+/// A collector comes to its end beside a writer that never rests, and marks only what came since its last attempt.
 #[test]
 fn a_collector_is_not_starved_by_a_writer_that_never_rests() {
     let all = gradient_testkit::races().expect("the disks can be prepared");
