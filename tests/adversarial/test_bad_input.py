@@ -278,7 +278,7 @@ except StorageError as error:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes on another user's rights, which only root may")
+@pytest.mark.skipif(os.geteuid() != 0, reason="the right is missing: only root takes on another user's")
 def test_a_read_only_folder_can_be_read_and_refuses_writes_with_a_hint(made: pathlib.Path) -> None:
     # Not in pytest's own folder, which only its owner may enter.
     with tempfile.TemporaryDirectory() as folder:

@@ -71,7 +71,7 @@ NOW = int(time.time())
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("cc")
     if compiler is None:
-        pytest.skip("no C compiler here")
+        pytest.skip("cc is missing")
     folder = tmp_path_factory.mktemp("shim")
     (folder / "shim.c").write_text(SHIM)
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", "shim.so", "shim.c"], cwd=folder, check=True)

@@ -102,7 +102,7 @@ def put(kind: str, at: Path, kept: Path, inside: Path) -> None:
         try:
             os.mknod(at, stat.S_IFCHR | 0o666, os.makedev(1, 5))
         except PermissionError:
-            pytest.skip("only root makes devices")
+            pytest.skip("the right is missing: only root makes devices")
     elif kind == "socket":
         # A path for a socket is short.
         with socket.socket(socket.AF_UNIX) as made:
@@ -286,7 +286,7 @@ def swap_for_ever(repo: Path, aside: Path, canary: Path, stop: threading.Event, 
 
 def test_files_that_are_swapped_for_links_and_pipes_while_we_work_harm_nothing_outside(repo: Path) -> None:
     if not hasattr(ctypes.CDLL(None), "renameat2"):
-        pytest.skip("there is no exchange of names here")
+        pytest.skip("renameat2 is missing in this C library")
     folder = repo.parent.parent / "outside"
     canary = folder / "canary"
     canary.write_bytes(b"canary" * 1000)

@@ -162,7 +162,7 @@ def test_the_command_line_ends_with_130(tmp_path: Path) -> None:
         if process.returncode == 130:
             assert "Traceback" not in told
             return
-    pytest.skip("every check was done, or not begun, when the signal came")
+    pytest.skip("the moment was missed: every check was done, or not begun, when the signal came")
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def test_processes_with_any_hash_seed_commit_the_same_root() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not OTHERS, reason="GRADIENT_OTHER_PYTHONS names no other interpreter")
+@pytest.mark.skipif(not OTHERS, reason="not asked for: GRADIENT_OTHER_PYTHONS names no other interpreter")
 @pytest.mark.parametrize("python", OTHERS)
 def test_another_version_commits_the_same_root(python: str) -> None:
     here = committed(sys.executable, "0")

@@ -46,7 +46,7 @@ def every_code(dtype: torch.dtype) -> torch.Tensor:
 def test_every_code_of_every_small_float_means_what_torch_says(name: str) -> None:
     dtype = getattr(torch, name, None)
     if dtype is None:
-        pytest.skip(f"torch {torch.__version__} has no {name}")
+        pytest.skip(f"this torch has no {name}: {torch.__version__}")
     tensor = every_code(dtype)
     ours, theirs = held(tensor).to_float32(), tensor.to(torch.float32).numpy()
     finite = ~np.isnan(theirs)

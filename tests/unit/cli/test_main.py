@@ -308,7 +308,7 @@ def test_a_closed_pipe_ends_quietly(sample):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is missing")
 @pytest.mark.parametrize("words", [["log"], ["log", "--json"], ["--help"]], ids=" ".join)
 def test_results_that_can_not_be_written_are_an_error_that_names_standard_output(sample, words):
     with open("/dev/full", "w") as full:

@@ -113,7 +113,7 @@ def test_steps_after_a_restore_before_the_first_step_are_bit_equal(name, number,
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         how = {"foreach", "fused", "capturable"}.intersection(WITH[name][number])
         assert how and any(word in str(error) for word in REFUSALS), error
-        pytest.skip(f"torch: {error}")
+        pytest.skip(f"this torch can not: {error}")
     carried = carry(state_of(model, optimizer).capture())
     other, resumed = make()
     put_back(state_of(other, resumed), carried)

@@ -46,7 +46,7 @@ def fsdp(model: nn.Module) -> nn.Module:
     try:
         return FullyShardedDataParallel(model, use_orig_params=True, device_id=None)
     except RuntimeError as error:
-        pytest.skip(f"torch: {error}")
+        pytest.skip(f"this torch can not: {error}")
 
 
 WRAPPERS = {

@@ -409,6 +409,8 @@ def one_rank(tmp_path_factory):
 @pytest.mark.parametrize("kind", REFUSED)
 def test_it_is_refused_with_its_place(kind, one_rank):
     tensor = REFUSED[kind]()
+    if kind == "named dimensions" and tensor is None:
+        pytest.skip("this torch has no named dimensions")
     if tensor is None:
         return
     with pytest.raises(InvalidInputError, match="extra/it/value/here/2"):
