@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gradient_object::OperationId;
-use gradient_storage::{Folder, Key, Put, Storage, StorageError};
+use gradient_storage::{Durability, Folder, Key, Put, Storage, StorageError};
 
 use crate::envelope;
 use crate::error::{RepoError, Result};
@@ -129,7 +129,7 @@ impl OperationLog {
                 let (file, reason) = match self.state(n) {
                     Ok(mut state) => {
                         state.damaged = match damaged {
-                            None => self.beyond(n)?,
+                            None => self.beyond(&state)?,
                             damaged => damaged,
                         };
                         return Ok(Some(state));
@@ -151,14 +151,29 @@ impl OperationLog {
         }
     }
 
-    /// A listing shows regular files only: the operation after the newest one may be there as something else.
-    fn beyond(&self, newest: u64) -> Result<Option<UnreadableHead>> {
-        let Some(number) = newest.checked_add(1) else { return Ok(None) };
+    /// What is wrong behind the newest operation: a listing shows regular files only, and the next one may be there as
+    /// something else; or a repair that took it away was cut off before it put another in its place.
+    fn beyond(&self, newest: &HeadState) -> Result<Option<UnreadableHead>> {
+        let Some(number) = newest.operation.n.checked_add(1) else { return Ok(None) };
         match self.read_file(number) {
             Err(RepoError::Damaged { file, reason }) => Ok(Some(UnreadableHead { number, file, reason })),
-            Ok(_) | Err(RepoError::Storage(StorageError::NotFound { .. })) => Ok(None),
+            Err(RepoError::Storage(StorageError::NotFound { .. })) => Ok(self.pending(newest)?.map(|_| {
+                let reason = "a repair was cut off before it published this".to_owned();
+                UnreadableHead { number, file: Key::pending(number).to_string(), reason }
+            })),
+            Ok(_) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The operation that a repair was going to publish behind this one.
+    ///
+    /// # Errors
+    /// Storage errors; one that can not be read counts as none.
+    pub(crate) fn pending(&self, newest: &HeadState) -> Result<Option<Operation>> {
+        let Some(n) = newest.operation.n.checked_add(1) else { return Ok(None) };
+        let pending = unless_damaged(self.read_as(n, &Key::pending(n)))?;
+        Ok(pending.map(|(operation, _)| operation).filter(|operation| operation.previous == Some(newest.id)))
     }
 
     /// Reads on from `state` to the newest operation; says whether anything was new.
@@ -272,8 +287,12 @@ impl OperationLog {
     }
 
     pub(crate) fn read_file(&self, n: u64) -> Result<(Operation, OperationId)> {
-        let file = file_name(n);
-        let bytes = envelope::read(&*self.storage, &Key::operation(n), OPERATION_BYTES_MAX)?;
+        self.read_as(n, &Key::operation(n))
+    }
+
+    fn read_as(&self, n: u64, key: &Key) -> Result<(Operation, OperationId)> {
+        let file = key.to_string();
+        let bytes = envelope::read(&*self.storage, key, OPERATION_BYTES_MAX)?;
         self.read_len.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let payload = envelope::unwrap(OPERATION_MAGIC, &bytes, &file)?;
         Ok((Operation::decode(payload, n, &file)?, OperationId::of(payload)))
@@ -339,6 +358,45 @@ impl OperationLog {
         Ok(Published::Done(Box::new(self.after(before, operation, id)?)))
     }
 
+    /// Says, durably, what a repair will publish; [`OperationLog::forget_pending`] takes it back.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub(crate) fn announce(&self, operation: &Operation) -> Result<()> {
+        let (bytes, _) = operation.encode()?;
+        Ok(self.storage.replace(&Key::pending(operation.n), &bytes, Durability::Synced)?)
+    }
+
+    /// Forgets what was announced as operation `n`.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub(crate) fn forget_pending(&self, n: u64) -> Result<()> {
+        self.delete_if_there(&Key::pending(n))
+    }
+
+    /// Puts `operation` in the place of a damaged one of its number, of which the bytes are copied to `lost+found/`: at no
+    /// time is the number free. Says where the copy lies; none, and nothing was done, if the damaged one can not be read.
+    ///
+    /// # Errors
+    /// Storage errors; after one it is unknown which of the two is there.
+    pub(crate) fn supersede(&self, operation: &Operation) -> Result<Option<Key>> {
+        let key = Key::operation(operation.n);
+        let bytes = match self.storage.read(&key, OPERATION_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(StorageError::Poisoned { key }) => return Err(StorageError::Poisoned { key }.into()),
+            Err(_) => return Ok(None),
+        };
+        for attempt in 0.. {
+            let copy = Key::aside(&key, attempt)?;
+            if matches!(self.storage.put_if_absent(&copy, &bytes)?, Put::Done) {
+                self.storage.replace(&key, &operation.encode()?.0, Durability::Synced)?;
+                return Ok(Some(copy));
+            }
+        }
+        Ok(None)
+    }
+
     /// Folds old operations into one file once there are 512; says how many went.
     ///
     /// # Errors
@@ -368,8 +426,9 @@ impl OperationLog {
         let floor = names.folded.last().copied().unwrap_or(0);
         let mut content = if floor > 0 { folded::content_len(&*self.storage, floor)? } else { 0 };
         for n in floor + 1..=m {
-            // A payload and its length, where a file has the payload and its frame.
-            content += self.storage.len(&Key::operation(n))? + 8 - envelope::ENVELOPE_BYTES as u64;
+            // A payload and its length, where a file has the payload and its frame. One that is cut off is damaged, and
+            // is found to be when it is read.
+            content += (self.storage.len(&Key::operation(n))? + 8).saturating_sub(envelope::ENVELOPE_BYTES as u64);
         }
         if content > FOLDED_BYTES_MAX {
             return Ok(0); // No reader would take it: these operations stay in files of their own.
@@ -393,24 +452,24 @@ impl OperationLog {
         if !read_back.as_ref().is_ok_and(|read| *read == hash) {
             // Every operation is still there in a file of its own: without the folded one nothing is lost, and with it
             // nobody could read them.
-            self.delete_if_there(key.name())?;
+            self.delete_if_there(&key)?;
             let reason = "it reads back otherwise than it was written".to_owned();
             return Err(read_back.err().unwrap_or(RepoError::Damaged { file: folded::file_name(m), reason }));
         }
         for listed in self.storage.list(Folder::Ops)? {
             if number(&listed.name).is_some_and(|n| n <= m) {
-                self.delete_if_there(&listed.name)?;
+                self.delete_if_there(&Key::new(Folder::Ops, &listed.name)?)?;
             }
         }
         let [older @ .., _] = names.folded.as_slice() else { return Ok(m - floor) };
         for old in older {
-            self.delete_if_there(&format!("folded-{old:020}"))?;
+            self.delete_if_there(&Key::folded(*old))?;
         }
         Ok(m - floor)
     }
 
-    fn delete_if_there(&self, name: &str) -> Result<()> {
-        match self.storage.delete(&Key::new(Folder::Ops, name)?) {
+    fn delete_if_there(&self, key: &Key) -> Result<()> {
+        match self.storage.delete(key) {
             Ok(()) | Err(StorageError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }

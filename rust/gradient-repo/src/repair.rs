@@ -12,8 +12,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use gradient_object::CommitId;
-use gradient_odb::{CommitRows, ObjectName, PackId, Progress};
-use gradient_storage::{Durability, Folder, Key, Storage, StorageError};
+use gradient_odb::{CommitRows, Kind, ObjectName, PackId, Progress};
+use gradient_storage::{Durability, Folder, Key, Storage};
 use serde_json::json;
 
 use crate::clock::now_ns;
@@ -55,7 +55,7 @@ pub struct Repair {
 /// Plans a repair of the repository in `storage`, and carries it out if `apply`.
 ///
 /// A repair that was cut off is finished by the next one: what it was going to publish lies in `lost+found/` before
-/// anything is moved.
+/// anything is moved, and nobody publishes anything else before that has been done.
 ///
 /// # Errors
 /// - [`RepoError::Damaged`]: no operation can be read, or `format` is damaged; nothing was done.
@@ -77,7 +77,7 @@ pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> R
         return Err(RepoError::Damaged { file: "ops".into(), reason: "there is no number after its newest".into() });
     }
     let examined = examine(storage, FsckOptions { level: FsckLevel::Full, sample_percent: 0.0 }, progress)?;
-    let rows = examined.odb.commits()?;
+    let rows = all_commits(&examined)?;
     let mut plan = Repair { unnamed: unnamed(&rows, &examined)?, ..Repair::default() };
     let (mut table, mut stands_on) = (head.table.clone(), head.operation.head.clone());
     let mut keys = Vec::new();
@@ -96,8 +96,10 @@ pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> R
             plan.moves.push(Move { file: Key::operation(*n).to_string(), why, to: None });
         }
     }
-    if let Some(cut_off) = unfinished(&**storage, &head)? {
-        (table, stands_on) = cut_off;
+    let cut_off = log.pending(&head)?;
+    let is_cut_off = cut_off.is_some();
+    if let Some(Operation { refs: Refs::Whole(pending), head: pending_head, .. }) = cut_off {
+        (table, stands_on) = (pending, pending_head);
     }
     plan.unnamed.retain(|id| !plan.rescued.iter().any(|(_, rescued)| rescued == id));
     let num_operations = keys.len();
@@ -127,16 +129,20 @@ pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> R
             && head.damaged.as_ref().is_none_or(|damaged| damaged.file != finding.file)
     };
     plan.left = examined.report.findings.iter().filter(is_left).cloned().collect();
-    let is_new = table != head.table || stands_on != head.operation.head || !packs.is_empty();
-    plan.publishes = is_new;
-    if !apply || (keys.is_empty() && !is_new) {
+    // In the place of what goes there is something else at once: whoever looks then finds no shorter log.
+    let takes_over = num_operations > 0 || is_cut_off;
+    plan.publishes = takes_over || !packs.is_empty();
+    if !apply || (keys.is_empty() && !plan.publishes) {
         return Ok(plan);
     }
     let again = readable_head(&log)?;
     if again.id != head.id || again.damaged != head.damaged {
         return Err(RepoError::Busy { attempts: 1 });
     }
-    let operation = is_new.then(|| revision(&head, table, stands_on, &packs, num_operations));
+    let operation = plan.publishes.then(|| revision(&head, table, stands_on, &packs, num_operations));
+    if let Some(operation) = operation.as_ref().filter(|_| takes_over) {
+        log.announce(operation)?;
+    }
     let mut lease = LeaseKeeper::new(Arc::clone(storage), random_id()?);
     lease.begin();
     let outcome = carry_out(&**storage, &log, &mut plan, &keys, num_operations, head, operation);
@@ -178,6 +184,26 @@ fn newest_table(log: &OperationLog, newest_first: &[u64], head: &HeadState) -> R
         }
     }
     Ok(newest)
+}
+
+/// Every commit that the check found well. A read that failed once leaves out what a pack holds, and then a branch would
+/// be left behind without a word.
+fn all_commits(examined: &Examined) -> Result<Arc<CommitRows>> {
+    let mut rows = examined.odb.commits()?;
+    let is_left_out = |rows: &CommitRows, name: &ObjectName| {
+        name.kind == Kind::Commit && !rows.contains(&CommitId::from_bytes(name.id))
+    };
+    let good = &examined.stored.good;
+    if good.keys().any(|name| is_left_out(&rows, name)) {
+        rows = examined.odb.commits()?;
+    }
+    match good.iter().find(|(name, _)| is_left_out(&rows, name)) {
+        None => Ok(rows),
+        Some((_, packs)) => Err(RepoError::Damaged {
+            file: packs.first().map_or_else(|| "packs".to_owned(), |pack| pack.key().to_string()),
+            reason: "its commits can be read at one time and not at another".to_owned(),
+        }),
+    }
 }
 
 /// Commits that are stored, and neither named by an operation nor needed by one that is.
@@ -274,16 +300,26 @@ fn carry_out(
     operation: Option<Operation>,
 ) -> Result<()> {
     let report = Key::new(Folder::LostFound, &format!("{REPORT}{}.json", now_ns()))?;
-    let pending = operation.as_ref().map(Operation::payload).transpose()?;
-    write_report(storage, &report, plan, pending.as_deref())?;
+    write_report(storage, &report, plan)?;
     plan.log = Some(report.to_string());
     let (operations, others) = keys.split_at(num_operations);
     let mut places = Vec::new();
-    for key in operations {
+    // What comes first in the log goes last: until then the log ends in something damaged, and nobody writes.
+    let (first, later) = operations.split_last().map_or((None, operations), |(first, later)| (Some(first), later));
+    for key in later {
         places.push(Some(storage.move_aside(key)?.to_string()));
     }
-    if num_operations > 0 {
-        for n in stale(log, &head)? {
+    let mut is_published = false;
+    if let Some(first) = first {
+        let successor = operation.as_ref().filter(|operation| *first == Key::operation(operation.n));
+        places.push(Some(match successor.map(|operation| log.supersede(operation)).transpose()?.flatten() {
+            Some(copy) => {
+                is_published = true;
+                copy.to_string()
+            }
+            None => storage.move_aside(first)?.to_string(),
+        }));
+        for n in stale(log, &head, operation.as_ref().filter(|_| is_published))? {
             let key = Key::operation(n);
             let Some(place) = move_aside_if_there(storage, &key)? else { continue };
             let why = "it was published behind a damaged one while that was moved aside".to_owned();
@@ -292,12 +328,14 @@ fn carry_out(
         }
     }
     // Writing the report again syncs the folder: what was moved is there before the log goes on without it.
-    write_report(storage, &report, plan, pending.as_deref())?;
+    write_report(storage, &report, plan)?;
     if let Some(operation) = operation {
+        let n = operation.n;
         head.damaged = None;
-        if let Published::Lost = log.publish(Some(&head), operation)? {
+        if !is_published && matches!(log.publish(Some(&head), operation)?, Published::Lost) {
             return Err(RepoError::Busy { attempts: 1 });
         }
+        log.forget_pending(n)?;
     }
     for key in others {
         places.push(move_aside_if_there(storage, key)?);
@@ -305,16 +343,20 @@ fn carry_out(
     for (step, place) in plan.moves.iter_mut().zip(places) {
         step.to = place;
     }
-    write_report(storage, &report, plan, None)
+    write_report(storage, &report, plan)
 }
 
 /// Operations behind `head` that do not follow it. A writer elsewhere published them behind those that were just moved
 /// aside; it looks at the one before its own again, and was told that this is damaged or finds it gone and takes its own
 /// back: nothing of it was acknowledged. Those that follow were published since.
-fn stale(log: &OperationLog, head: &HeadState) -> Result<Vec<u64>> {
-    let (mut last, mut id) = (head.operation.n, head.id);
+fn stale(log: &OperationLog, head: &HeadState, successor: Option<&Operation>) -> Result<Vec<u64>> {
+    let (mut last, mut id) = match successor {
+        Some(operation) => (operation.n, operation.encode()?.1),
+        None => (head.operation.n, head.id),
+    };
+    let known = last;
     let mut stale = Vec::new();
-    for n in log.names()?.numbers.into_iter().filter(|n| *n > head.operation.n) {
+    for n in log.names()?.numbers.into_iter().filter(|n| *n > known) {
         match log.read_file(n) {
             Ok((operation, next)) if n - last == 1 && operation.previous == Some(id) => (last, id) = (n, next),
             Ok(_) | Err(RepoError::Damaged { .. }) => stale.push(n),
@@ -335,35 +377,13 @@ fn move_aside_if_there(storage: &dyn Storage, key: &Key) -> Result<Option<String
 
 /// Begins the names of the reports in `lost+found/`.
 const REPORT: &str = "repair-";
-const REPORT_BYTES_MAX: u64 = 256 << 20;
 
-/// Writes what is done, durably; `pending` is the payload of an operation that is not published yet.
-fn write_report(storage: &dyn Storage, key: &Key, plan: &Repair, pending: Option<&[u8]>) -> Result<()> {
+/// Writes what is done, durably.
+fn write_report(storage: &dyn Storage, key: &Key, plan: &Repair) -> Result<()> {
     let moves: Vec<_> =
         plan.moves.iter().map(|step| json!({"file": step.file, "why": step.why, "to": step.to})).collect();
     let rescued: Vec<_> =
         plan.rescued.iter().map(|(name, id)| json!({"branch": name, "commit": id.to_hex()})).collect();
-    let report = json!({"schema": "gradient.repair-log/1", "moves": moves, "rescued": rescued, "pending": pending});
+    let report = json!({"schema": "gradient.repair-log/1", "moves": moves, "rescued": rescued});
     Ok(storage.replace(key, (report.to_string() + "\n").as_bytes(), Durability::Synced)?)
-}
-
-/// The refs that a repair which was cut off was going to publish on this head.
-fn unfinished(storage: &dyn Storage, head: &HeadState) -> Result<Option<(RefTable, Head)>> {
-    let listing = match storage.list(Folder::LostFound) {
-        Err(StorageError::NotFound { .. }) => return Ok(None),
-        listing => listing?,
-    };
-    for listed in listing.iter().rev().filter(|file| file.name.starts_with(REPORT)) {
-        let bytes = storage.read(&Key::new(Folder::LostFound, &listed.name)?, REPORT_BYTES_MAX)?;
-        let Ok(report) = serde_json::from_slice::<serde_json::Value>(&bytes) else { continue };
-        let Ok(Some(payload)) = serde_json::from_value::<Option<Vec<u8>>>(report["pending"].clone()) else { continue };
-        let n = head.operation.n + 1;
-        let Ok(operation) = Operation::decode(&payload, n, &listed.name) else { continue };
-        if let Refs::Whole(table) = operation.refs
-            && operation.previous == Some(head.id)
-        {
-            return Ok(Some((table, operation.head)));
-        }
-    }
-    Ok(None)
 }

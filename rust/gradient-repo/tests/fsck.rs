@@ -325,16 +325,17 @@ fn a_repair_that_was_cut_off_is_finished_by_the_next_one() {
     let published = reopen(&storage).head_state().expect("open").table;
     assert!(table.iter().filter(|(name, _)| !published.contains_key(*name)).count() <= 1);
 
-    // As a crash leaves it after the moves: the report says what is pending, and nothing was published.
-    let report =
-        storage.list(Folder::LostFound).expect("listed").into_iter().find(|file| file.name.starts_with("repair-"));
-    let report = Key::new(Folder::LostFound, &report.expect("a report").name).expect("a key");
-    let head = reopen(&storage).head_state().expect("open");
-    let payload = head.operation.payload().expect("encoded");
-    storage.delete(&Key::operation(head.operation.n)).expect("gone");
-    let text = serde_json::json!({"schema": "gradient.repair-log/1", "moves": [], "rescued": [], "pending": payload});
-    put(&storage, &report, text.to_string().as_bytes());
-    assert_ne!(reopen(&storage).head_state().expect("open").table, published);
+    // As a crash leaves it after the moves, where what is damaged can not be replaced in one step.
+    let number = reopen(&storage).head_state().expect("open").operation.n;
+    let bytes = storage.read(&Key::operation(number), 1 << 20).expect("read");
+    put(&storage, &Key::pending(number), &bytes);
+    storage.delete(&Key::operation(number)).expect("gone");
+    let cut_off = reopen(&storage);
+    let damaged = cut_off.head_state().expect("open").damaged.expect("it is known");
+    assert_eq!((damaged.number, damaged.file), (number, Key::pending(number).to_string()));
+    assert_ne!(cut_off.head_state().expect("open").table, published);
+    let refused = cut_off.create_branch("other", tip, "other").expect_err("nobody writes");
+    assert!(matches!(refused, gradient_repo::RepoError::DamagedHead { .. }), "{refused}");
     let done = mend(&storage, true);
     assert!(done.publishes && done.moves.is_empty());
     let mended = reopen(&storage);

@@ -146,7 +146,7 @@ impl Key {
     ///
     /// # Errors
     /// [`StorageError::BadName`]: the file is none that may be moved aside, or its name is too long for that.
-    pub(crate) fn aside(key: &Self, attempt: u64) -> Result<Self, StorageError> {
+    pub fn aside(key: &Self, attempt: u64) -> Result<Self, StorageError> {
         match key.folder {
             Folder::Ops | Folder::Packs | Folder::Leases | Folder::Cache => {}
             Folder::Root | Folder::Tmp | Folder::Trash | Folder::LostFound | Folder::Beside => {
@@ -159,6 +159,11 @@ impl Key {
         } else {
             Self::new(Folder::LostFound, &format!("{name}.{attempt}"))
         }
+    }
+
+    /// What a repair that was cut off was going to publish as operation `n`: `lost+found/pending-<n>`.
+    pub fn pending(n: u64) -> Self {
+        Self { folder: Folder::LostFound, name: format!("pending-{n:020}") }
     }
 
     /// A file in the making: `tmp/<32 hexadecimal digits>.tmp`.

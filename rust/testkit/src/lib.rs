@@ -76,7 +76,7 @@ pub use leases::bury;
 pub use model::{Made, Model, Refused, World};
 pub use play::{Failed, Player, Tell, Told};
 pub use process::{Action, DIR, Goto, Performed, Process, content, limits, open_storage};
-pub use race::{Broken, Crew, Deed, Done, Fate, Played, Race, Script, tear_newest_operation};
+pub use race::{Broken, Crew, Deed, Done, Fate, Played, Race, Script, tear_newest_operations};
 pub use races::{ORPHAN, races, torn_head};
 pub use replay::Replay;
 pub use scenarios::{Scenario, scenarios, sequences};

@@ -271,17 +271,17 @@ fn play_one((disk, process): (&SimFs, &mut Process), deed: &Deed, newest: Commit
             Err(error) => Fate::Wrong(error),
         },
         Deed::Tear => {
-            tear_newest_operation(disk);
+            tear_newest_operations(disk, 1);
             Fate::Done
         }
     }
 }
 
-/// Leaves of the newest operation the first half of its bytes.
-pub fn tear_newest_operation(disk: &SimFs) {
+/// Leaves of the newest operations the first half of their bytes.
+pub fn tear_newest_operations(disk: &SimFs, num: usize) {
     let ops = Path::new(DIR).join("ops");
-    if let Some((name, bytes)) = disk.files(&ops).pop() {
-        disk.tamper(&ops, &name, Some(&bytes[..bytes.len() / 2]));
+    for (name, bytes) in disk.files(&ops).iter().rev().take(num) {
+        disk.tamper(&ops, name, Some(&bytes[..bytes.len() / 2]));
     }
 }
 
