@@ -514,7 +514,7 @@ class Facts(NamedTuple):
 
 
 def facts(node: Any) -> Facts | None:
-    """Give shape and dtype of what a node is, whatever it is made of; None if it is no tensor."""
+    """Give shape and dtype of what a node is, whatever it is made of; None if it is no tensor, or one by an alias."""
     if isinstance(node, StoredTensor):
         return None if node.numpy else Facts(tuple(node.shape), node.dtype)
     if not isinstance(node, Named):
@@ -525,6 +525,8 @@ def facts(node: Any) -> Facts | None:
         return None
     parts, extra = parts_of(node)
     inner = {key: facts(part) for key, part in parts.items()}
+    if None in inner.values():
+        return None
     shape, dtype = NAMES[node.name].whole(inner, extra)
     return Facts(tuple(shape), dtype)
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from gradient._core import Alias, Named, StoredTensor
+from gradient._core import Alias, Named
 from gradient._types import Stateful
 from gradient.errors import InvalidInputError
 from gradient.state import composites, tensors
+from gradient.state.model import EXTRA_KEY
 from gradient.state.part import Capture, Mapping, Part
 from gradient.state.plan import Phase
 
@@ -87,15 +88,23 @@ class ObjectPart(ExternalPart):
             return
         here = module.state_dict()
         for name in plan.compare_names(self.where, here, stored):
+            if name.rpartition(".")[2] == EXTRA_KEY:
+                # What it is and how long is the module's business.
+                continue
             ours, theirs = here[name], stored[name]
             if isinstance(theirs, Alias):
                 theirs = stored.get(theirs.path[-1])
-            composite = isinstance(theirs, Named) and theirs.name in composites.NAMES
-            if composite and isinstance(ours, Tensor) and tensors.is_plain(ours):
-                sides = f"{theirs.name} in the commit, {tensors.described(ours)} here"
-                plan.changed.append(f"{self.where}/{name}: {sides}")
-            if not isinstance(ours, Tensor) or not isinstance(theirs, StoredTensor):
+            what = composites.facts(theirs)
+            if not isinstance(ours, Tensor) or what is None:
                 continue
-            if tensors.special(ours) is not None or not tensors.fits(theirs, ours):
-                sides = f"{tensors.stored_described(theirs)} in the commit, {tensors.described(ours)} here"
-                plan.changed.append(f"{self.where}/{name}: {sides}")
+            kind = composites.kind_of(ours)
+            named = theirs.name if isinstance(theirs, Named) and theirs.name in composites.NAMES else None
+            if named not in (kind.names if kind is not None else (None,)):
+                sides = f"{named or 'plain'} in the commit, {tensors.described(ours)} here"
+            elif what != composites.facts_of(ours):
+                sides = f"{what.dtype} {list(what.shape)} in the commit, {tensors.described(ours)} here"
+            elif kind is None and tensors.overlaps_itself(ours):
+                sides = "an expanded tensor can not be written; make it with .clone()"
+            else:
+                continue
+            plan.changed.append(f"{self.where}/{name}: {sides}")

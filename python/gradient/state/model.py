@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from gradient._core import StoredTensor
 from gradient.errors import InvalidInputError
@@ -13,13 +13,16 @@ from gradient.state import tensors
 from gradient.state.composites import identity, is_jagged
 from gradient.state.inplace import InPlace
 from gradient.state.part import Capture, Mapping, Part
-from gradient.state.paths import Path
+from gradient.state.paths import Path, refused
 from gradient.state.plan import Phase
 
 if TYPE_CHECKING:
     from gradient._types import ModelState
     from gradient.state.names import ModelNames, ModuleTensors
     from gradient.state.plan import RestorePlan
+
+EXTRA_KEY = "_extra_state"
+"""What torch calls the extra state of a module in its `state_dict`."""
 
 
 class ModelPart(Part):
@@ -47,6 +50,7 @@ class ModelPart(Part):
     def capture(self, capture: Capture) -> Mapping:
         """See `Part.capture`."""
         walked = capture.names.models[self.name]
+        self._check_saved(walked)
         flat = capture.flattener(self.section, self.name)
         held = {name: flat.tensor(tensor, ("tensors", name)) for name, tensor in walked.tensors.items()}
         # On its own: what a module gives may be its parameters again, and comes back to it as new tensors.
@@ -87,6 +91,27 @@ class ModelPart(Part):
             )
         self._compare_extra(mapping["extra"], walked, plan)
 
+    def _check_saved(self, walked: ModuleTensors) -> None:
+        """Refuse modules that save more than tensors and extra state: torch's quantized ones keep their weights so."""
+        for name, module in walked.modules.items():
+            if type(module)._save_to_state_dict is nn.Module._save_to_state_dict:
+                continue
+            saved: dict[str, Any] = {}
+            module._save_to_state_dict(saved, "", True)
+            known = [*module._parameters.values(), *module._buffers.values()]
+            lost = [
+                key
+                for key, value in saved.items()
+                if key != EXTRA_KEY and value is not None and not any(_is_same(value, tensor) for tensor in known)
+            ]
+            if lost:
+                raise refused(
+                    f"{self.where}/{name}",
+                    f"{type(module).__name__} saves {', '.join(lost)}, which are no parameters or buffers: a commit "
+                    "would lose them",
+                    hint="give its class get_extra_state and set_extra_state, or attach only what is trained",
+                )
+
     def _compare_ties(
         self, walked: ModuleTensors, resolved: dict[str, tuple[Path, object]], plan: RestorePlan
     ) -> set[str]:
@@ -117,6 +142,13 @@ class ModelPart(Part):
             value = values.value(node, ("extra", name))
             if name in both:
                 plan.then(Phase.STATE, partial(here[name].set_extra_state, value))
+
+
+def _is_same(value: object, tensor: Tensor | None) -> bool:
+    if value is tensor or not isinstance(value, Tensor) or tensor is None:
+        return value is tensor
+    # A state dict may hold a detached view of it.
+    return tensors.is_plain(value) and tensors.is_plain(tensor) and tensors.identity(value) == tensors.identity(tensor)
 
 
 def _with_extra(walked: ModuleTensors) -> list[tuple[str, nn.Module]]:

@@ -76,6 +76,80 @@ def test_a_registered_module_that_does_not_fit_is_found_before_anything_is_touch
     assert other.weight.equal(old)
 
 
+def buffer(tensor):
+    module = nn.Module()
+    module.register_buffer("it", tensor)
+    return module
+
+
+def quantized(length):
+    return torch.quantize_per_tensor(torch.ones(length), 0.1, 0, torch.qint8)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("stored", "live", "message"),
+    [
+        (
+            lambda: torch.ones(3).cfloat().conj(),
+            lambda: torch.ones(4).cfloat().conj(),
+            r"complex64 \[3\] in the commit",
+        ),
+        (lambda: torch.eye(3).to_sparse(), lambda: torch.eye(4).to_sparse(), r"float32 \[3, 3\] in the commit"),
+        (lambda: quantized(3), lambda: quantized(4), r"qint8 \[3\] in the commit"),
+        (lambda: torch.ones(3), lambda: torch.eye(3).to_sparse(), "plain in the commit, sparse_coo"),
+        (lambda: torch.ones(3), lambda: torch.ones(1).expand(3), "an expanded tensor can not be written"),
+    ],
+)
+def test_a_registered_buffer_of_any_kind_that_does_not_fit_is_found_before_anything_is_touched(
+    stored, live, message, carry, put_back
+):
+    def make(tensor):
+        model, state = nn.Linear(2, 2), TrainState()
+        state.add_models({"main": model})
+        state.add_object("it", buffer(tensor))
+        return model, state
+
+    (_, state), (model, resumed) = make(stored()), make(live())
+    old = model.weight.detach().clone()
+    with pytest.raises(StateMismatchError, match=f"extra/it/it: {message}"):
+        put_back(resumed, carry(state.capture()))
+    assert model.weight.equal(old)
+
+
+def test_the_extra_state_of_a_registered_module_may_have_another_shape(carry, put_back):
+    class Counting(nn.Linear):
+        def get_extra_state(self):
+            return self.seen
+
+        def set_extra_state(self, state):
+            self.seen = state
+
+    def make(count):
+        module, state = Counting(2, 2), TrainState()
+        module.seen = torch.arange(count)
+        state.add_object("it", module)
+        return module, state
+
+    (_, state), (module, resumed) = make(3), make(7)
+    put_back(resumed, carry(state.capture()))
+    assert module.seen.tolist() == [0, 1, 2]
+
+
+def test_a_registered_module_whose_sparse_buffers_share_their_values_comes_back(carry, put_back):
+    def make(scale):
+        module, state = nn.Module(), TrainState()
+        indices, values = torch.tensor([[0, 2]]), torch.ones(2) * scale
+        module.register_buffer("values", values)
+        module.register_buffer("it", torch.sparse_coo_tensor(indices, values, (3,), is_coalesced=True))
+        state.add_object("it", module)
+        return module, state
+
+    (_, state), (module, resumed) = make(2), make(1)
+    put_back(resumed, carry(state.capture()))
+    assert module.it.to_dense().tolist() == [2, 0, 2]
+
+
 @pytest.mark.parametrize(("getter", "setter"), [(None, print), (print, 3)])
 def test_what_can_not_be_called_is_refused(getter, setter):
     with pytest.raises(InvalidInputError, match="extra/env"):

@@ -255,3 +255,33 @@ def test_two_models_that_share_a_module_come_back_together(carry, put_back):
     (state, shared), (other, mine) = make(), make()
     put_back(other, carry(state.capture()))
     assert mine.weight.equal(shared.weight)
+
+
+class Saving(nn.Linear):
+    """Keeps a number where only its own pair of methods finds it, as torch's quantized modules do."""
+
+    scale = 3.0
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "scale"] = torch.tensor(self.scale)
+
+
+def test_a_module_that_saves_what_a_commit_would_lose_is_refused_by_name():
+    with pytest.raises(InvalidInputError, match="model/main/1: Saving saves scale, which are no param") as caught:
+        state_of(nn.Sequential(nn.Linear(2, 2), Saving(2, 2))).capture()
+    assert "get_extra_state" in caught.value.hint
+
+
+def test_a_module_that_only_saves_less_or_in_another_way_is_kept(carry, put_back):
+    class Less(Saving):
+        scale = None
+
+        def _save_to_state_dict(self, destination, prefix, keep_vars):
+            nn.Linear._save_to_state_dict(self, destination, prefix, keep_vars=False)
+            destination[prefix + "nothing"] = None
+            del destination[prefix + "bias"]
+
+    model, other = Less(2, 2), Less(2, 2)
+    put_back(state_of(other), carry(state_of(model).capture()))
+    assert bits(other) == bits(model)
