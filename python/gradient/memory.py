@@ -1,20 +1,24 @@
 """How much memory a commit may ask for: what it declares is held to a limit before anything is allocated.
 
 One stored chunk can stand in a million places of a tensor, so what a small repository declares may be far more than any
-machine has.
+machine has. Where memory is short all the same, that is no damage, and an error of its own.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from gradient.errors import InvalidInputError
+from gradient.errors import InvalidInputError, StorageError
 
 SMALL = 1 << 20
 """So many bytes are always there."""
+
+_SHORTAGE = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,39 @@ def check_declared(declared: int, limit: int | None, *, what: str, way_out: str)
             code="restore-too-large",
             hint=f"if the repository is one that you trust, {way_out}",
         )
+
+
+@contextmanager
+def short_of_memory(what: str) -> Iterator[None]:
+    """Raise an error of ours where memory is short, on whatever device: nothing is wrong with what was to be read.
+
+    Args:
+        what: What did not succeed, to begin the message with.
+
+    Raises:
+        StorageError: There was not enough memory (`out-of-memory`).
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_shortage(error):
+            raise
+        told = str(error).partition("\n")[0]
+        raise StorageError(
+            f"{what}: memory is short ({told or type(error).__name__})",
+            code="out-of-memory",
+            hint="nothing is damaged: free some memory, then try again",
+            errno=errno.ENOMEM,
+        ) from error
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Tell whether an error says that there was not enough memory, for torch too, which need not be here."""
+    if isinstance(error, MemoryError):
+        return True
+    # On the CPU torch has no class for it.
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    return isinstance(error, RuntimeError) and (named or any(words in str(error) for words in _SHORTAGE))
 
 
 def check_limit(value: object) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from gradient._small_floats import SMALL_FLOATS, table
 from gradient._types import SECTIONS
 from gradient.errors import CorruptionError, GradientError, InternalError, InvalidInputError, NotFoundError
-from gradient.memory import check_declared
+from gradient.memory import check_declared, short_of_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,14 +114,12 @@ class StoredTensor:
         Raises:
             CorruptionError: A chunk's bytes are not what they were.
             InvalidInputError: It declares more bytes than that (`restore-too-large`); none was read.
+            StorageError: There is not enough memory (`out-of-memory`).
         """
-        check_declared(
-            self.nbytes,
-            max_restore_bytes,
-            what=f"{self._name or 'a tensor'} ({self.dtype} {list(self.shape)})",
-            way_out=f"pass max_restore_bytes={self.nbytes}",
-        )
-        return self._core.bytes()
+        what = f"{self._name or 'a tensor'} ({self.dtype} {list(self.shape)})"
+        check_declared(self.nbytes, max_restore_bytes, what=what, way_out=f"pass max_restore_bytes={self.nbytes}")
+        with short_of_memory(f"{what} can not be read"):
+            return self._core.bytes()
 
     def numpy(self, *, max_restore_bytes: int | None = None) -> NDArray[Any]:
         """Read it into a new array; see the module for dtypes that NumPy lacks.

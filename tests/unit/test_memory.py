@@ -1,12 +1,19 @@
-"""How much memory a restore may take is what the kernel would give: caches of files are no memory in use."""
+"""How much memory a restore may take is what the kernel would give; what does not suffice is named as that."""
 
 from __future__ import annotations
 
+import errno
 import pathlib
+import subprocess
+import sys
 
 import pytest
+import torch
 
+from gradient.errors import CorruptionError, StorageError
 from gradient.memory import available_bytes
+from gradient.state import RestorePlan, tensors
+from gradient.state.train_state import compare
 
 GIB = 1 << 30
 MACHINE = 400 * GIB
@@ -115,3 +122,89 @@ def test_a_group_whose_counts_can_not_be_read_is_held_to_what_can(tmp_path: path
     assert tree.available() == 4 * GIB
     (tmp_path / "sys/fs/cgroup/memory.current").unlink()
     assert tree.available() == 64 * GIB
+
+
+class Failing:
+    """A part that fails as it reads what a commit holds for it."""
+
+    section, name = "extra", "table"
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def compare(self, mapping: object, plan: object, names: object) -> None:
+        raise self._error
+
+
+SHORTAGES = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: not enough memory: you tried"),
+    RuntimeError("CUDA error: out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=range(len(SHORTAGES)))
+def test_memory_that_is_short_while_a_commit_is_read_is_no_damage(error: Exception) -> None:
+    with pytest.raises(StorageError) as caught:
+        compare(Failing(error), {}, RestorePlan(), None)  # type: ignore[arg-type]
+    assert (caught.value.code, caught.value.errno) == ("out-of-memory", errno.ENOMEM)
+    assert "extra/table" in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+def test_a_device_that_fails_is_no_damage_of_a_commit_either() -> None:
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        compare(Failing(RuntimeError("CUDA error: device-side assert triggered")), {}, RestorePlan(), None)  # type: ignore[arg-type]
+
+
+def test_a_tensor_that_torch_can_not_have_is_damage(tmp_path: pathlib.Path) -> None:
+    class Stored:
+        dtype, shape, order, nbytes, numpy = "float32", (1 << 40, 1 << 40, 0), None, 0, False
+
+    with pytest.raises(CorruptionError) as caught:
+        tensors.empty(Stored())  # type: ignore[arg-type]
+    assert caught.value.code == "bad-value"
+
+
+CHILD = """
+import resource, sys
+import torch
+from gradient import GradientConfig, GradientEngine
+from gradient.errors import GradientError
+
+model = torch.nn.Linear(8, 8)
+config = GradientConfig(workspace_path=sys.argv[1], repo_name="r", max_restore_bytes=1 << 40)
+with GradientEngine.attach(model, torch.optim.SGD(model.parameters()), config=config) as engine:
+    if sys.argv[2] == "commit":
+        engine.register_state("table", getter=lambda: torch.zeros(100_000_000), setter=lambda _: None)
+        engine.commit(1)
+        engine.commit(2)
+    else:
+        engine.register_state("table", getter=lambda: None, setter=lambda _: None)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        used = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmSize"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), hard))
+        for restore in (lambda: engine.resume("main@2"), lambda: engine.resume_latest(skip_damaged=True)):
+            try:
+                print(int(restore()))
+            except GradientError as error:
+                same = all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+                print(type(error).__name__, error.code, same)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        print(int(engine.resume_latest()))
+"""
+
+
+@pytest.mark.slow
+def test_a_restore_without_memory_is_refused_as_that_and_goes_back_to_no_older_commit(tmp_path: pathlib.Path) -> None:
+    def told(what: str) -> list[str]:
+        ended = subprocess.run(
+            [sys.executable, "-c", CHILD, str(tmp_path), what], capture_output=True, text=True, check=True, timeout=300
+        )
+        return ended.stdout.split("\n")[:-1]
+
+    assert told("commit") == []
+    assert told("restore") == ["StorageError out-of-memory True"] * 2 + ["2"]

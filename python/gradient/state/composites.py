@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gradient._core import Named, StoredTensor
 from gradient.errors import CorruptionError, GradientError
+from gradient.memory import is_shortage
 from gradient.state import tensors
 from gradient.state.paths import refused
 
@@ -560,6 +561,8 @@ def take(tensor: Tensor, where: str, *, check: bool = True) -> tuple[Composite, 
         if check and isinstance(kind, _Coo | _Compressed | _Nested):
             kind.finish(tensor, parts)
     except (ValueError, RuntimeError) as error:
+        if is_shortage(error):
+            raise
         raise refused(where, f"it can not be stored: {str(error).splitlines()[0]}") from error
     return kind, name, parts, extra
 
@@ -606,5 +609,7 @@ def _checked(step: Callable[[], Any], where: str) -> Any:
     except GradientError:
         raise
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        if is_shortage(error):
+            raise
         told = str(error).partition("\n")[0]
         raise CorruptionError(f"the parts of {where} make no tensor: {told}", code="bad-value") from error

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gradient._types import SECTIONS
 from gradient.errors import InvalidInputError, StateMismatchError
-from gradient.memory import SMALL, available_bytes, check_declared
+from gradient.memory import SMALL, available_bytes, check_declared, short_of_memory
 from gradient.state import arrays, tensors
 from gradient.state.paths import shown
 from gradient.state.targets import Target, clashes
@@ -243,8 +243,9 @@ class RestorePlan:
         Of the plan itself only what `repeat` needs is left.
         """
         self.partial = True
-        for fill in self._fills:
-            fill()
+        with short_of_memory("what was read can not be put in its place"):
+            for fill in self._fills:
+                fill()
         if self._written:
             # Written behind autograd's back: without this a backward pass over old values would go unnoticed.
             torch.autograd.graph.increment_version(self._written)
@@ -289,6 +290,7 @@ def restore(plan: RestorePlan, read_into: Callable[[Sequence[Job]], object]) -> 
 
     Raises:
         CorruptionError: A chunk is damaged; with `partial=True` others had already been written.
+        StorageError: There is not enough memory (`out-of-memory`).
         Exception: Whatever a setter or a `load_state_dict` of the script raised, with a note of what was written.
 
     Guarantees:

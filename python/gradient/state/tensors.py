@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from gradient._core import TensorLeaf
+from gradient.errors import CorruptionError
 from gradient.state.paths import refused
 
 if TYPE_CHECKING:
@@ -201,13 +202,26 @@ def empty(stored: ReadableTensor, *, device: torch.device | None = None) -> Tens
     """Make a tensor of the stored one's dtype, shape and memory order; its elements are not set.
 
     Raises:
+        CorruptionError: Torch can have no tensor of that shape, wherever it is.
         InvalidInputError: The installed torch has no such dtype.
     """
-    dtype = dtype_of(stored.dtype)
-    if stored.order is None:
-        return torch.empty(stored.shape, dtype=dtype, device=device)
-    base = torch.empty([stored.shape[dim] for dim in stored.order], dtype=dtype, device=device)
-    return base.permute(inverse(stored.order))
+    dtype, order = dtype_of(stored.dtype), stored.order
+    shape = stored.shape if order is None else [stored.shape[dim] for dim in order]
+    try:
+        made = torch.empty(shape, dtype=dtype, device=device)
+    except RuntimeError:
+        # Also what a device says that has no memory left, or has failed: a shape alone takes none.
+        _check_shape(shape, dtype)
+        raise
+    return made if order is None else made.permute(inverse(order))
+
+
+def _check_shape(shape: Sequence[int], dtype: torch.dtype) -> None:
+    try:
+        torch.empty(shape, dtype=dtype, device="meta")
+    except RuntimeError as error:
+        told = str(error).partition("\n")[0]
+        raise CorruptionError(f"no tensor has the shape {list(shape)}: {told}", code="bad-value") from error
 
 
 def dtype_of(name: str) -> torch.dtype:

@@ -12,6 +12,7 @@ import torch
 from gradient._core import check_name
 from gradient._types import SECTIONS, Stateful
 from gradient.errors import AlreadyExistsError, CorruptionError, GradientError, InvalidInputError
+from gradient.memory import short_of_memory
 from gradient.state import environment, rng
 from gradient.state.dataloader import DataPart
 from gradient.state.external import ExternalPart, ObjectPart
@@ -161,8 +162,9 @@ class TrainState:
         Raises:
             InvalidInputError: Something can not be stored, and the message has its path; or the gradient of a
                 parameter that no attached model has is in flight (code `gradients-in-flight`).
+            StorageError: There is not enough memory for a copy of what has to be copied (`out-of-memory`).
         """
-        with torch.no_grad():
+        with torch.no_grad(), short_of_memory("the state can not be captured"):
             names = self._names()
             capture = Capture(names)
             sections: dict[str, dict[str, dict[Any, Any]]] = {}
@@ -335,12 +337,15 @@ def compare(part: Part, mapping: dict[Any, Any], plan: RestorePlan, names: Model
 
     Raises:
         CorruptionError: It is not what a part of that kind writes.
+        StorageError: There is not enough memory for it (`out-of-memory`).
     """
     try:
-        part.compare(mapping, plan, names)
+        with short_of_memory(f"{part.section}/{part.name} can not be restored"):
+            part.compare(mapping, plan, names)
     except GradientError:
         raise
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+    # No RuntimeError: that is how a device, or an object of the script, says that it failed.
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise CorruptionError(
             f"{part.section}/{part.name} of the commit can not be understood ({type(error).__name__}: {error})",
             code="malformed-state",

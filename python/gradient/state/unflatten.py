@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradient._core import Alias, Named, StoredTensor
 from gradient.errors import CorruptionError, InvalidInputError
-from gradient.memory import check_declared
+from gradient.memory import check_declared, short_of_memory
 from gradient.state import arrays, composites, tensors
 from gradient.state.paths import Path, shown
 
@@ -153,11 +153,15 @@ def to_torch(stored: ReadableTensor | Named) -> Tensor:
         CorruptionError: Its bytes are not what was committed.
         InvalidInputError: The installed torch has no such dtype; or it declares more bytes than there is memory
             (`restore-too-large`).
+        StorageError: There is not enough memory (`out-of-memory`).
     """
     # A leaf of `Repo.state` wraps the core's, whose `numpy` is a flag and no method.
     core: Any = getattr(stored, "core", stored)
-    if isinstance(core, Named):
-        return _to_composite(core)
+    with short_of_memory("a tensor can not be made"):
+        return _to_composite(core) if isinstance(core, Named) else _to_plain(core)
+
+
+def _to_plain(core: Any) -> Tensor:
     check_declared(
         core.nbytes,
         None,
