@@ -101,8 +101,8 @@ def test_a_component_that_nobody_could_have_written_is_damage_when_it_is_restore
     assert caught.value.code == "malformed-state"
 
 
-def test_control_characters_are_written_out_and_colours_stay_where_they_are_ours() -> None:
-    text = "a\x1b[31mb\x1b]0;title\x07\r\tc\n"
-    assert safe(text, painted=False) == "a\\x1b[31mb\\x1b]0;title\\x07\\r\tc\n"
-    assert safe(text, painted=True) == "a\x1b[31mb\\x1b]0;title\\x07\\r\tc\n"
-    assert safe("plain\n\ttext", painted=False) == "plain\n\ttext"
+@pytest.mark.parametrize("painted", [False, True])
+def test_control_characters_are_written_out_and_so_are_a_stranger_s_colours(painted: bool) -> None:
+    text = "a\x1b[31mb\x1b[8mhidden\x1b]0;title\x07\r\tc\n"
+    assert safe(text, painted=painted) == "a\\x1b[31mb\\x1b[8mhidden\\x1b]0;title\\x07\\r\tc\n"
+    assert safe("plain\n\ttext", painted=painted) == "plain\n\ttext"

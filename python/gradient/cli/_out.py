@@ -11,6 +11,8 @@ from typing import NoReturn
 
 BOLD, DIM, RED, GREEN, YELLOW, CYAN = "1", "2", "31", "32", "33", "36"
 
+# Stands for the beginning of a colour of ours until it is printed. No repository knows it.
+_MARK = f"\x1b{os.urandom(8).hex()}:"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 # Largest first: (seconds, name).
 _SPANS = (
@@ -150,8 +152,13 @@ def colored(*, error: bool = False) -> bool:
 
 
 def paint(text: str, *codes: str, error: bool = False) -> str:
-    """Return `text` in colour, if colours are wanted."""
-    return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if colored(error=error) else text
+    """Return `text` in colour, if colours are wanted: with marks that become colours when it is printed."""
+    return f"{_MARK}{';'.join(codes)}m{text}{_MARK}0m" if colored(error=error) else text
+
+
+def painted_by_core(text: str) -> str:
+    """Mark the colours of a text that the core has painted, with no control character of data in it, as ours."""
+    return text.replace("\x1b[", _MARK)
 
 
 def width() -> int:
@@ -186,9 +193,10 @@ def printable(text: str) -> str:
 
 
 def safe(text: str, *, painted: bool) -> str:
-    """Return `text` with control characters written out; colours stay where they are ours.
+    """Return `text` with control characters written out and, if it is `painted`, our marks as colours.
 
     The last look before anything is printed: names of branches, components and metrics come from repositories too.
+    Those can hold colours, but no mark.
     """
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
@@ -196,8 +204,8 @@ def safe(text: str, *, painted: bool) -> str:
         return printable(text)
     import re
 
-    parts = re.split(r"(\x1b\[[0-9;]*m)", text)
-    return "".join(part if at % 2 else printable(part) for at, part in enumerate(parts))
+    parts = re.split(rf"{_MARK}([0-9;]*m)", text)
+    return "".join(f"\x1b[{part}" if at % 2 else printable(part) for at, part in enumerate(parts))
 
 
 def size(num_bytes: int) -> str:
@@ -272,11 +280,11 @@ def _second(time_ns: int) -> str:
 
 
 def _seen(cell: str) -> int:
-    if "\x1b" not in cell:
-        return len(cell)
-    import re
+    if _MARK in cell:
+        import re
 
-    return len(re.sub(r"\x1b\[[0-9;]*m", "", cell))
+        cell = re.sub(rf"{_MARK}[0-9;]*m", "", cell)
+    return len(printable(cell))
 
 
 def _talk(text: str, end: str = "\n") -> None:

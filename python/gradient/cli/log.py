@@ -36,7 +36,7 @@ def log(
         if as_json:
             _out.data(text, as_is=True)
         elif text:
-            _out.paged(text)
+            _out.paged(_out.painted_by_core(text))
         elif not repo.log_ends(ref, all_refs=all_refs)[0]:
             _out.note("no commits yet")
         elif limit != 0:

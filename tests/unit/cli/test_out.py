@@ -9,6 +9,20 @@ from gradient.cli import _out
 SECOND = 1_000_000_000
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def go_on_terminal(monkeypatch):
+    """Make standard output a terminal with colours."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    return terminal
+
+
 @pytest.mark.parametrize(
     ("num_bytes", "text"),
     [
@@ -52,27 +66,31 @@ def test_counts_are_grouped():
     assert [_out.count(number, "commit") for number in (1, 2, 10_000)] == ["1 commit", "2 commits", "10,000 commits"]
 
 
-def test_columns_line_up_whatever_the_colours():
-    text = _out.table([("a", "\x1b[1mbb\x1b[0m", "1"), ("ccc", "d", "22")], right=(2,))
-    assert text.splitlines()[1] == "ccc  d   22"
-    assert text.splitlines()[0].endswith("   1")
+def test_columns_line_up_whatever_the_colours(monkeypatch):
+    go_on_terminal(monkeypatch)
+    text = _out.table([("a", _out.paint("bb", _out.BOLD), "1"), ("ccc", "d", "22")], right=(2,))
+    assert _out.safe(text, painted=True).splitlines() == ["a    \x1b[1mbb\x1b[0m   1", "ccc  d   22"]
+
+
+def test_columns_line_up_whatever_a_stranger_s_name_holds():
+    text = _out.table([("a\x1b[8m", "1"), ("ccc", "22")], right=(1,))
+    assert _out.safe(text, painted=True).splitlines() == ["a\\x1b[8m   1", "ccc       22"]
+
+
+def test_colours_are_printed_around_what_a_stranger_s_name_holds_and_not_within(monkeypatch):
+    terminal = go_on_terminal(monkeypatch)
+    _out.data(f"branch {_out.paint('main' + chr(27) + '[8m hidden', _out.GREEN)}")
+    assert terminal.getvalue() == "branch \x1b[32mmain\\x1b[8m hidden\x1b[0m\n"
 
 
 def test_control_characters_from_a_repository_do_not_reach_the_terminal():
     assert _out.one_line("evil\x1b[2J\nname\r") == "evil\\x1b[2J name\\r"
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
 def test_colours_can_be_switched_off(monkeypatch, variable, value):
-    monkeypatch.setattr("sys.stdout", Terminal())
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    assert _out.paint("x", _out.RED) == "\x1b[31mx\x1b[0m"
+    go_on_terminal(monkeypatch)
+    assert _out.safe(_out.paint("x", _out.RED), painted=True) == "\x1b[31mx\x1b[0m"
     monkeypatch.setenv(variable, value)
     assert _out.paint("x", _out.RED) == "x"
 
