@@ -235,6 +235,52 @@ def test_the_loser_of_a_race_keeps_its_commit_and_goes_on_beside(
     assert [str(loser.commit(3)), str(winner.commit(3))] == ["main.1@3", "main@3"]
 
 
+def interrupted_commit(engine: GradientEngine, step: int) -> str:
+    """Commit as `GradientEngine.commit` does, up to where Ctrl-C takes the call away once the commit is durable."""
+    session = engine._session
+    sections = session.state.capture().sections
+    result = session.repo.core.commit("main", sections, base=session.line.base, first=session.line.first, step=step)
+    return str(result.id)
+
+
+def test_a_conflict_of_a_commit_whose_call_was_interrupted_is_raised_by_the_next_one(
+    run: Any, new_run: Callable[..., Any], ws: Path
+) -> None:
+    rival = new_run(1)
+    loser = GradientEngine.attach(*run.parts, workspace=ws, repo="gpt")
+    base = loser.commit(1)
+    winner = GradientEngine.attach(*rival.parts, workspace=ws, repo="gpt", resume="latest")
+    rival.train(1)
+    theirs = winner.commit(2)
+    run.train(1)
+    beside = interrupted_commit(loser, 2)
+    run.train(1)
+    # A call that commits nothing leaves it to be told.
+    with pytest.raises(InvalidInputError):
+        loser.commit(1)
+    with pytest.raises(ConflictError) as caught:
+        loser.commit(3)
+    error = caught.value
+    assert (error.expected, error.actual, error.branch, error.commit) == (base.id, theirs.id, "main.1", beside)
+    with Repo.open(ws / "gpt") as repo:
+        assert repo.info("main.1@3").parents == (beside,), "the call's own commit is durable all the same"
+        assert repo.info(beside).parents == (base.id,)
+        assert repo.resolve("main").id == theirs.id
+    run.train(1)
+    assert str(loser.commit(4)) == "main.1@4"
+
+
+def test_an_interrupted_commit_that_met_nobody_is_the_next_one_s_parent(run: Any, ws: Path) -> None:
+    engine = GradientEngine.attach(*run.parts, workspace=ws, repo="gpt")
+    engine.commit(1)
+    run.train(1)
+    beside = interrupted_commit(engine, 2)
+    run.train(1)
+    assert str(engine.commit(3)) == "main@3"
+    with Repo.open(ws / "gpt") as repo:
+        assert repo.info("main@3").parents == (beside,)
+
+
 # At the wrong time
 
 

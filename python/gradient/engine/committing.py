@@ -31,7 +31,8 @@ def commit(
     Raises:
         InvalidInputError: See `GradientEngine.commit`.
         AlreadyExistsError: `branch` came into being meanwhile.
-        ConflictError: The commit landed on another branch, where the session now stands.
+        ConflictError: The commit landed on another branch, where the session now stands; or an earlier one did whose
+            call was interrupted, and this one followed it.
     """
     catch_up(session)
     line = session.line
@@ -68,25 +69,32 @@ def commit(
     session.plan = None
     _tell(session, result, [*captured.notes, *_data_position(captured.sections)])
     _housekeeping(session)
+    unheard, session.unheard = session.unheard, None
     if result.conflict:
         raise _conflict(result, expected=line.base, asked=branch or line.branch)
+    if unheard is not None:
+        raise unheard
     return CommitHandle.of(result)
 
 
 def catch_up(session: Session) -> None:
     """Stand on a commit that became durable while Ctrl-C, or what else a signal raised, took its call away.
 
-    The next commit is its child then, as it would have been.
+    The next commit is its child then, as it would have been. A conflict that it met is raised once that one is durable.
     """
     last = session.repo.core.last_commit
     if last is None or last.id == session.heard:
         return
+    if last.conflict:
+        session.unheard = _conflict(last, expected=session.line.base, asked=session.line.branch)
     session.line = Line(branch=last.branch, base=last.id, first=False, step=last.step)
     session.heard = last.id
     session.num_commits += 1
     session.plan = None
     session.manifest.note_commit()
     logger.warning("%s@%s was committed, although its call was interrupted", last.branch, last.step)
+    _tell_displaced(last)
+    session.say(last.notices)
 
 
 def finish(session: Session) -> None:
@@ -112,6 +120,13 @@ def _way_back(session: Session, name: str) -> str:
 
 
 def _tell(session: Session, result: CommitResult, notes: list[str]) -> None:
+    _tell_displaced(result)
+    session.say(notes)
+    session.say(result.notices)
+    logger.info("committed %s@%s (%s)", result.branch, result.step, result.id[:8])
+
+
+def _tell_displaced(result: CommitResult) -> None:
     if result.displaced is not None:
         logger.warning(
             "branch %s goes on with %s, which does not descend from its old tip; that is kept as branch %s",
@@ -119,9 +134,6 @@ def _tell(session: Session, result: CommitResult, notes: list[str]) -> None:
             f"{result.branch}@{result.step}",
             result.displaced,
         )
-    session.say(notes)
-    session.say(result.notices)
-    logger.info("committed %s@%s (%s)", result.branch, result.step, result.id[:8])
 
 
 def _data_position(sections: dict[str, Any]) -> list[str]:

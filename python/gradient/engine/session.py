@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gradient.engine.guards import check_process, check_single_process
-from gradient.errors import InvalidInputError, StateMismatchError
+from gradient.errors import ConflictError, InvalidInputError, StateMismatchError
 
 if TYPE_CHECKING:
     from gradient.engine.manifest import Manifest
@@ -58,6 +58,7 @@ class Session:
         blocked: Why no commit is taken: a restore broke off half-way.
         num_commits: Commits made by this engine.
         heard: Id of the commit that the repository made last, as far as this session was told.
+        unheard: The conflict of a commit whose call was interrupted: the script has not been told yet.
         closed: It has come to its end.
     """
 
@@ -76,6 +77,7 @@ class Session:
     blocked: str | None = None
     num_commits: int = 0
     heard: str | None = None
+    unheard: ConflictError | None = None
     closed: bool = False
     _said: set[str] = field(default_factory=set)
 
