@@ -63,3 +63,10 @@ pub enum CodecError {
         what: &'static str,
     },
 }
+
+impl CodecError {
+    /// Says whether memory was short, which says nothing about the bytes.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::OutOfMemory { .. })
+    }
+}

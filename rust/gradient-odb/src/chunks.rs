@@ -114,7 +114,7 @@ impl Odb {
             }
             let out = &mut buffers.raw[..header.raw_len];
             gradient_codec::decode(&header.pipeline, payload, header.raw_len, &bases, out)
-                .map_err(|error| bad(error.to_string()))?;
+                .map_err(|error| if error.is_shortage() { error.into() } else { bad(error.to_string()) })?;
             &buffers.raw[..header.raw_len]
         };
         if !name.is_of(raw) {

@@ -94,7 +94,7 @@ pub enum OdbError {
     /// An object could not be written or read as what it should be.
     #[error(transparent)]
     Object(#[from] ObjectError),
-    /// A codec failed while encoding.
+    /// A codec failed while encoding, or memory was short while it decoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// The storage failed.
@@ -110,8 +110,8 @@ impl OdbError {
             | Self::PackDamaged { .. }
             | Self::ChainTooLong { .. }
             | Self::Object(_)
-            | Self::Codec(_)
             | Self::Storage(StorageError::Truncated { .. }) => true,
+            Self::Codec(error) => !error.is_shortage(),
             Self::NotFound { .. }
             | Self::Unsupported { .. }
             | Self::WrongLength { .. }
@@ -127,5 +127,22 @@ impl OdbError {
     /// Says whether a file was not there.
     pub(crate) fn is_missing_file(&self) -> bool {
         matches!(self, Self::Storage(error) if error.is_not_found())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::odb::damage_of;
+
+    #[test]
+    fn memory_that_is_short_damages_no_pack_and_bytes_that_do_not_decode_do() {
+        let pack = PackId::from_bytes([7; 16]);
+        let short = || OdbError::Codec(CodecError::OutOfMemory { len: 1 << 20 });
+        assert!(!short().is_damage());
+        assert!(matches!(damage_of(pack, short()), Err(OdbError::Codec(_))));
+        let torn = || OdbError::Codec(CodecError::Damaged { codec: "zstd", what: "no frame" });
+        assert!(torn().is_damage());
+        assert!(damage_of(pack, torn()).is_ok());
     }
 }

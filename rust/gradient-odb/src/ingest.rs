@@ -308,8 +308,10 @@ fn encode(id: ChunkId, staged: StagedBytes, coding: &mut Coding) -> Result<NewEn
     }
     let decoded = &mut coding.decoded[..raw.len()];
     let reversed = gradient_codec::decode(&encoded.pipeline, &bytes, raw.len(), &[], decoded);
-    if reversed.is_err() || decoded != raw {
-        return Err(OdbError::CodingNotReversible { object: id.into() });
+    match reversed {
+        Ok(()) if decoded == raw => {}
+        Err(error) if error.is_shortage() => return Err(error.into()),
+        Ok(()) | Err(_) => return Err(OdbError::CodingNotReversible { object: id.into() }),
     }
     NewEntry::anchor(id, raw.len(), &encoded.pipeline, Payload::Coded(bytes))
 }

@@ -411,15 +411,16 @@ pub(crate) fn damage_of(pack: PackId, error: OdbError) -> Result<Damage, OdbErro
         OdbError::ChainTooLong { object, .. } | OdbError::NotFound { object } => (Some(*object), 0),
         OdbError::Unsupported { .. }
         | OdbError::Object(_)
-        | OdbError::Codec(_)
         | OdbError::Storage(StorageError::Truncated { .. } | StorageError::NotAFile { .. }) => (None, 0),
         OdbError::Storage(failed) if failed.errno() == Some(EIO) => (None, 0),
+        OdbError::Codec(failed) if !failed.is_shortage() => (None, 0),
         OdbError::WrongLength { .. }
         | OdbError::TooLarge { .. }
         | OdbError::CodingNotReversible { .. }
         | OdbError::Cancelled
         | OdbError::TransactionFailed
         | OdbError::Random(_)
+        | OdbError::Codec(_)
         | OdbError::Storage(_) => return Err(error),
     };
     let what = match error {

@@ -7,6 +7,10 @@ use gradient_storage::StorageError;
 use crate::error::{ErrorClass, Facts, RepoError};
 
 const OLDER: &str = "other commits may be whole: gradient log --all, then gradient show REF";
+const SHORTAGE: &str = "nothing is damaged: free some memory, then try again";
+const OUT_OF_MEMORY: (ErrorClass, &str) = (ErrorClass::Storage, "out-of-memory");
+// The number is that of Linux and macOS alike.
+const ENOMEM: i32 = 12;
 
 impl RepoError {
     /// What a caller would do next.
@@ -77,6 +81,7 @@ impl RepoError {
             Self::Forked => Some("open it in the process that uses it".into()),
             Self::Odb(error) if error.is_damage() => Some(OLDER.into()),
             Self::Odb(OdbError::Storage(error)) | Self::Storage(error) => storage_hint(error),
+            Self::Odb(OdbError::Codec(error)) if error.is_shortage() => Some(SHORTAGE.into()),
             Self::Odb(OdbError::CodingNotReversible { .. }) => Some("test the memory of this machine".into()),
             Self::Odb(_) | Self::Object(_) => None,
         }
@@ -104,6 +109,7 @@ impl RepoError {
                 facts.supported = Some(supported.clone());
                 facts.path = Some(file.clone());
             }
+            Self::Odb(OdbError::Codec(error)) if error.is_shortage() => facts.errno = Some(ENOMEM),
             Self::Odb(OdbError::Storage(error)) | Self::Storage(error) => {
                 facts.errno = error.errno();
                 facts.path = Some(error.key().to_owned());
@@ -120,6 +126,7 @@ fn odb_kind(error: &OdbError) -> (ErrorClass, &'static str) {
         OdbError::PackDamaged { .. } => (ErrorClass::Corruption, "damaged-pack"),
         OdbError::ChainTooLong { .. } => (ErrorClass::Corruption, "chain-too-long"),
         OdbError::NotFound { .. } => (ErrorClass::Corruption, "missing-object"),
+        OdbError::Codec(error) if error.is_shortage() => OUT_OF_MEMORY,
         OdbError::Object(_) | OdbError::Codec(_) => (ErrorClass::Corruption, "malformed-object"),
         OdbError::Unsupported { .. } => (ErrorClass::Format, "unsupported-format"),
         OdbError::WrongLength { .. } => (ErrorClass::InvalidInput, "wrong-length"),
@@ -138,6 +145,7 @@ fn storage_kind(error: &StorageError) -> (ErrorClass, &'static str) {
         StorageError::NotAFile { .. } | StorageError::NotAFolder { .. } => (ErrorClass::Corruption, "not-a-file"),
         StorageError::Poisoned { .. } => (ErrorClass::Storage, "poisoned"),
         StorageError::BadName { .. } => (ErrorClass::InvalidInput, "bad-file-name"),
+        error if error.errno() == Some(ENOMEM) => OUT_OF_MEMORY,
         _ => (ErrorClass::Storage, "storage"),
     }
 }
@@ -168,9 +176,33 @@ fn storage_hint(error: &StorageError) -> Option<String> {
     }
     // Numbers are those of Linux and macOS alike: EPERM, EACCES, ENOSPC, EROFS.
     match error.errno()? {
+        ENOMEM => Some(SHORTAGE.into()),
         1 | 13 => Some("check the permissions of the repository's folder".into()),
         28 => Some("free some space; nothing of the repository was lost".into()),
         30 => Some("the file system is read-only: copy the repository elsewhere to write to it".into()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn memory_that_is_short_is_no_damage_and_no_other_failure_of_a_disk() {
+        let failed = |number| {
+            let source = io::Error::from_raw_os_error(number);
+            RepoError::Storage(StorageError::Io { operation: "read", key: "ops/1".to_owned(), source })
+        };
+        let short = failed(ENOMEM);
+        assert_eq!(
+            (short.class(), short.code(), short.hint().as_deref()),
+            (OUT_OF_MEMORY.0, OUT_OF_MEMORY.1, Some(SHORTAGE))
+        );
+        assert_eq!(short.facts().errno, Some(ENOMEM));
+        let full = failed(28);
+        assert_eq!((full.class(), full.code()), (ErrorClass::Storage, "storage"));
     }
 }

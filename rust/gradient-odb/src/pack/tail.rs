@@ -205,11 +205,12 @@ pub(crate) fn read_block(storage: &dyn Storage, key: &Key, pack: PackId, row: &B
 /// Decodes a metadata block.
 ///
 /// # Errors
-/// [`OdbError::PackDamaged`]: it does not decode to its raw length.
+/// [`OdbError::PackDamaged`]: it does not decode to its raw length. [`OdbError::Codec`]: memory is short.
 pub(crate) fn decode_block(pack: PackId, row: &BlockRow, encoded: &[u8]) -> Result<Vec<u8>, OdbError> {
     let raw_len = row.raw_len as usize;
-    let raw = gradient_codec::decode_metadata(encoded, raw_len, METADATA_BYTES_MAX)
-        .map_err(|error| damaged(pack, row.offset, format!("a metadata block: {error}")))?;
+    let raw = gradient_codec::decode_metadata(encoded, raw_len, METADATA_BYTES_MAX).map_err(|error| {
+        if error.is_shortage() { error.into() } else { damaged(pack, row.offset, format!("a metadata block: {error}")) }
+    })?;
     if raw.len() != raw_len {
         return Err(damaged(pack, row.offset, "a metadata block decodes to another length"));
     }
