@@ -7,6 +7,7 @@ must be refused all the same, and what lies outside must not change. Nothing may
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,15 @@ def commit(repo: Path) -> None:
         opened.verify(result.id)
 
 
+def commit_another(repo: Path, number: int, acknowledged: dict[str, int]) -> None:
+    """Commit what nobody has committed before, and note it once it is durable, whatever comes then."""
+    with Repo.open(repo) as opened:
+        tip = opened.branches().get("main")
+        result = opened.core.commit("main", state(number), base=tip, first=True, step=number, message=str(number))
+        acknowledged[result.id] = number
+        opened.core.maintain()
+
+
 def calls(repo: Path) -> dict[str, Callable[[], object]]:
     def fsck() -> None:
         report = _core.fsck(str(repo), level="full")
@@ -294,28 +305,42 @@ def test_files_that_are_swapped_for_links_and_pipes_while_we_work_harm_nothing_o
     aside.mkdir()
     before = outside(folder)
 
-    def work() -> dict[str, int]:
+    def work(first: int) -> dict[str, Any]:
         counts = {"done": 0, "refused": 0}
-        for number in range(4):
-            for name, call in calls(repo).items():
-                # A repair would move aside what is only swapped for a moment.
-                if name != "repair":
-                    told = outcome(call)
-                    counts["done" if told["error"] is None else "refused"] += 1
-                    assert told["error"] in (None, "CorruptionError", "StorageError", "NotFoundError"), told
-            assert number >= 0
-        return counts
+        acknowledged: dict[str, int] = {}
+        for number in range(first, first + 4):
+            # A repair would move aside what is only swapped for a moment.
+            wanted = {name: call for name, call in calls(repo).items() if name != "repair"}
+            wanted["commit"] = functools.partial(commit_another, repo, number, acknowledged)
+            for call in wanted.values():
+                told = outcome(call)
+                counts["done" if told["error"] is None else "refused"] += 1
+                assert told["error"] in (None, "CorruptionError", "StorageError", "NotFoundError"), told
+        return {"counts": counts, "acknowledged": acknowledged}
 
-    stop, swaps, totals = threading.Event(), [0], {"done": 0, "refused": 0}
-    swapper = threading.Thread(target=swap_for_ever, args=(repo, aside, canary, stop, swaps))
-    swapper.start()
-    try:
-        for _ in range(10):
-            for name, count in confined(work).items():
-                totals[name] += count
-    finally:
-        stop.set()
-        swapper.join()
-    print(f"{swaps[0]} swaps, {totals}")
+    totals, acknowledged = {"done": 0, "refused": 0}, dict[str, int]()
+    stop, swaps = threading.Event(), [0]
+    with ThreadPoolExecutor(1) as pool:
+        swapper = pool.submit(swap_for_ever, repo, aside, canary, stop, swaps)
+        try:
+            for at in range(10):
+                told = confined(functools.partial(work, STEPS + 1 + 4 * at))
+                acknowledged.update(told["acknowledged"])
+                for name, count in told["counts"].items():
+                    totals[name] += count
+        finally:
+            stop.set()
+    # What it raised, if anything.
+    swapper.result()
+    print(f"{swaps[0]} swaps, {totals}, {len(acknowledged)} commits acknowledged")
     assert outside(folder) == before
-    assert swaps[0] >= 40 and totals["refused"] > 0
+    assert swaps[0] >= 40 and totals["refused"] > 0 and acknowledged
+    # All files are back in their places: nothing that was acknowledged is lost, and nothing is damaged.
+    with Repo.open(repo) as opened:
+        assert {info.id for info in opened.log(all_refs=True)} >= acknowledged.keys()
+        for commit_id, number in acknowledged.items():
+            tensors = opened.state(commit_id)["model"]["main"]["tensors"]
+            assert {name: tensors[name].bytes() for name in tensors} == contents(number)
+    read_what_there_is(repo)
+    report = _core.fsck(str(repo), level="full")
+    assert report.clean and not report.lost, report.findings
