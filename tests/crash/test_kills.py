@@ -43,6 +43,8 @@ class KilledRepository:
         self.path = cwd / "repo"
         self.acknowledged: dict[str, int] = {}
         self.operations: list[tuple[int, str]] = []
+        self.changes: list[tuple[str, str | None, str | None]] = []
+        self.heads: list[str] = []
         self.seen: set[str] = set()
         self.counts: Counter[str] = Counter()
 
@@ -72,6 +74,15 @@ class KilledRepository:
                 self.acknowledged[said["commit"]] = said["number"]
             elif "operation" in said:
                 self.operations.append((said["operation"], said["kind"]))
+            elif "ref" in said:
+                self.changes.append((said["ref"], None, said["to"]))
+            elif "deleted" in said:
+                self.changes.append((said["deleted"], said["to"], None))
+            elif "renamed" in said:
+                self.changes.append((said["from"], said["to"], None))
+                self.changes.append((said["renamed"], None, said["to"]))
+            elif "head" in said:
+                self.heads.append(said["head"])
             elif "left" in said:
                 # The first commit after a death clears away what the dead one left.
                 left = said["left"]
@@ -118,7 +129,27 @@ class KilledRepository:
         assert self.acknowledged.keys() <= named
         for number, kind in self.operations:
             assert operations[number].kind == kind
+        # Names of tags and branches are drawn: what was done to one is done once, by the operation that says so.
+        done = Counter(
+            (ref, before, after) for operation in operations.values() for ref, before, after in operation.changes
+        )
+        lost = [change for change in self.changes if not done[change]]
+        assert not lost, lost
+        stood = {at for kind, at in (operation.head for operation in operations.values()) if kind == "commit"}
+        assert stood >= set(self.heads)
+        self.check_refs(repo, operations)
         self.counts["operations"] = len(operations)
+
+    def check_refs(self, repo: Repo, operations: dict[int, Any]) -> None:
+        """What the refs are is what the operations made of them, one after the other."""
+        refs: dict[str, str | None] = {}
+        for number in sorted(operations):
+            for ref, before, after in operations[number].changes:
+                assert refs.get(ref) == before, (number, ref)
+                refs[ref] = after
+        there = {**repo.branches(), **repo.tags()}
+        assert there == {ref: at for ref, at in refs.items() if at is not None}
+        assert repo.head() == operations[max(operations)].head
 
 
 def fill_the_log(path: Path) -> None:

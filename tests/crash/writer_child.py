@@ -93,17 +93,17 @@ class Writer:
             name = f"{what}-{self.name()}"
             (core.create_tag if what == "tag" else core.create_branch)(name, at)
             self.names.append(name)
-            self.report(ref=name, at=at)
+            self.report(ref=name, to=at)
         elif self.names:
             name = self.names.pop()
             if what == "rename" and name.startswith("branch"):
+                at = self.repo.branches().get(name)
                 core.rename_branch(name, f"{name}r")
-                name += "r"
-                self.names.append(name)
-                self.report(renamed=name)
+                self.names.append(f"{name}r")
+                self.report(renamed=f"{name}r", to=at, **{"from": name})
             else:
-                (core.delete_tag if name.startswith("tag") else core.delete_branch)(name)
-                self.report(deleted=name)
+                at = (core.delete_tag if name.startswith("tag") else core.delete_branch)(name)
+                self.report(deleted=name, to=at)
 
     def work(self) -> None:
         """Go on for ever: the end comes from outside."""
