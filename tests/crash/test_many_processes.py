@@ -1,6 +1,6 @@
 """Writers, readers and checks side by side on a real file system: reliability.md, row 13 and rule F4.
 
-`GRADIENT_CROWD_SECONDS` sets how long (12); an hour is 3600. The repository begins with so many small packs and
+`GRADIENT_CROWD_SECONDS` sets how long (25); an hour is 3600. The repository begins with so many small packs and
 operations that they are merged and folded meanwhile.
 """
 
@@ -26,7 +26,9 @@ from gradient import Repo, _core
 
 pytestmark = pytest.mark.slow
 
-SECONDS = float(os.environ.get("GRADIENT_CROWD_SECONDS", "12"))
+SECONDS = float(os.environ.get("GRADIENT_CROWD_SECONDS", "25"))
+WRITERS, READERS = 4, 2
+"""Processes; each writer has three threads. One more checks."""
 HERE = Path(__file__).resolve().parent
 
 
@@ -36,8 +38,9 @@ def test_readers_and_checks_beside_writers_find_nothing_missing_and_nothing_wron
     def start(script: str, *arguments: str) -> Child:
         return Child.start_command([sys.executable, str(HERE / script), "--reports", "{fd}", *arguments], cwd=tmp_path)
 
-    crowd = [start("writer_child.py", "--seed", str(random.getrandbits(60))) for _ in range(2)]
-    crowd += [start("reader_child.py"), start("reader_child.py", "--check")]
+    crowd = [start("writer_child.py", "--seed", str(random.getrandbits(60))) for _ in range(WRITERS)]
+    crowd += [start("reader_child.py") for _ in range(READERS)]
+    crowd.append(start("reader_child.py", "--check"))
     counts: Counter[str] = Counter()
     acknowledged: dict[str, int] = {}
     ends = time.monotonic() + SECONDS
