@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gradient import GradientConfig, GradientEngine, Repo, init_repo, init_workspace
+from gradient import GradientConfig, GradientEngine, Repo, _core, init_repo, init_workspace
 from gradient.errors import AlreadyExistsError, ConflictError, GradientError, InvalidInputError, NotFoundError
 
 RUNS = int(os.environ.get("GRADIENT_PROPERTY_RUNS", "40"))
@@ -31,6 +31,8 @@ STEPS = int(os.environ.get("GRADIENT_PROPERTY_STEPS", "40"))
 BRANCHES = st.sampled_from(["main", "a", "b"])
 NAMES = st.sampled_from(["main", "a", "b", "t", "u"])
 PICK = st.integers(0, 1 << 16)
+# Two chunks each; the second is the same in all, and each comes again and again.
+TABLES = [torch.cat([torch.full((1 << 20,), at, dtype=torch.uint8), torch.arange(5000).byte()]) for at in range(3)]
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ class Machine(RuleBasedStateMachine):
         self.leave()
         self.model = torch.nn.Module()
         self.model.register_buffer("value", torch.tensor(-1))
+        self.model.register_buffer("table", torch.zeros_like(TABLES[0]))
         config = GradientConfig(workspace_path=self.folder.name, repo_name="it", branch=branch)
         self.engine = GradientEngine.attach(self.model, config=config, resume="latest" if tip else None)
         self.base = tip
@@ -158,6 +161,7 @@ class Machine(RuleBasedStateMachine):
     def commit_now(self, engine: GradientEngine, step: int) -> Made:
         self.value += 1
         self.model.value.fill_(self.value)
+        self.model.table.copy_(TABLES[self.value % 3])
         handle = engine.commit(step, f"value {self.value}", metrics={"value": self.value})
         assert str(handle) == f"{engine.branch}@{step}"
         return Made(handle.id, self.value, step, self.base)
@@ -326,6 +330,16 @@ class Machine(RuleBasedStateMachine):
         self.repo.close()
         self.repo = Repo.open(f"{self.folder.name}/it")
 
+    @rule()
+    def keep_house(self) -> None:
+        self.repo.core.maintain()
+        self.published = self.newest()
+
+    @rule()
+    def check(self) -> None:
+        report = _core.fsck(f"{self.folder.name}/it", level="full")
+        assert report.clean and not report.lost, report.findings
+
     # What is always so
 
     @invariant()
@@ -354,7 +368,9 @@ class Machine(RuleBasedStateMachine):
     def read(self, pick: int) -> None:
         # Whatever became of its branches: a commit that was acknowledged is there.
         held = self.any_commit(pick)
-        assert int(self.repo.state(held.id)["model"]["main"]["tensors"]["value"].numpy()) == held.value
+        tensors = self.repo.state(held.id)["model"]["main"]["tensors"]
+        assert int(tensors["value"].numpy()) == held.value
+        assert tensors["table"].bytes() == TABLES[held.value % 3].numpy().tobytes()
         assert self.repo.info(held.id).step == held.step
 
 
