@@ -39,7 +39,7 @@ pub(crate) fn file_name(m: u64) -> String {
 
 /// Calls `then` with number and payload of each of the operations 1 to `m`, in order.
 ///
-/// The whole file is hashed before the first call.
+/// The whole file is hashed before the first call, and again while it is decoded.
 ///
 /// # Errors
 /// - [`RepoError::Damaged`], [`RepoError::Unsupported`]: the file is not as it was written. What was found out up to
@@ -47,7 +47,10 @@ pub(crate) fn file_name(m: u64) -> String {
 /// - What `then` returns; storage errors.
 pub(crate) fn for_each(storage: &dyn Storage, m: u64, mut then: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
     let file = File::open(storage, m)?;
-    let content = file.check()?;
+    let Checked { header, content, hash } = file.check()?;
+    // What is decoded is hashed again: it is read a second time, and may not be what it was.
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&header);
     let mut split = Split { m, number: 0, pending: Vec::new(), left: content, problem: None };
     let mut decoder = DCtx::try_create().ok_or_else(|| file.damaged(NOT_DECODED))?;
     decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(|_| file.damaged(NOT_DECODED))?;
@@ -55,6 +58,7 @@ pub(crate) fn for_each(storage: &dyn Storage, m: u64, mut then: impl FnMut(u64, 
     let mut out = vec![0; PIECE_BYTES];
     let mut is_whole = false;
     file.pieces(HEADER_BYTES as u64, file.frame_end(), |piece| {
+        hasher.update(piece);
         let mut input = InBuffer::around(piece);
         loop {
             let mut output = OutBuffer::around(&mut out[..]);
@@ -71,6 +75,9 @@ pub(crate) fn for_each(storage: &dyn Storage, m: u64, mut then: impl FnMut(u64, 
             }
         }
     })?;
+    if hasher.finalize() != hash {
+        return Err(file.damaged("it reads otherwise than a moment before"));
+    }
     if !is_whole || produced != content {
         return Err(file.damaged(NOT_DECODED));
     }
@@ -210,6 +217,14 @@ struct File<'a> {
     len: u64,
 }
 
+/// A file whose envelope and frame are right.
+struct Checked {
+    header: [u8; HEADER_BYTES],
+    /// What the frame says that it holds.
+    content: u64,
+    hash: blake3::Hash,
+}
+
 /// What a frame says of itself.
 struct FrameHeader {
     len: u64,
@@ -236,8 +251,8 @@ impl<'a> File<'a> {
         self.len.saturating_sub(HASH_BYTES)
     }
 
-    /// Checks envelope and frame from end to end; returns what the frame says that it holds.
-    fn check(&self) -> Result<u64> {
+    /// Checks envelope and frame from end to end.
+    fn check(&self) -> Result<Checked> {
         if self.len < ENVELOPE_BYTES as u64 {
             return Err(self.damaged("it is too short"));
         }
@@ -256,9 +271,10 @@ impl<'a> File<'a> {
             blocks.take(piece);
             Ok(())
         })?;
-        let mut hash = [0; HASH_BYTES as usize];
-        self.read(self.frame_end(), &mut hash)?;
-        if *hasher.finalize().as_bytes() != hash {
+        let mut written = [0; HASH_BYTES as usize];
+        self.read(self.frame_end(), &mut written)?;
+        let hash = hasher.finalize();
+        if *hash.as_bytes() != written {
             return Err(self.damaged("its checksum is wrong"));
         }
         let version = u32::from_le_bytes([v0, v1, v2, v3]);
@@ -276,7 +292,8 @@ impl<'a> File<'a> {
             let rest = if frame.has_checksum { 4 } else { 0 };
             blocks.behind == Some(rest) && frame.content <= FOLDED_BYTES_MAX
         };
-        frame.filter(is_one).map(|frame| frame.content).ok_or_else(|| self.damaged(LIES))
+        let frame = frame.filter(is_one).ok_or_else(|| self.damaged(LIES))?;
+        Ok(Checked { header, content: frame.content, hash })
     }
 
     /// Reads the header of the frame (RFC 8878, section 3.1.1.1); none if it is none or does not say what it holds.

@@ -434,11 +434,21 @@ impl OperationLog {
             return Ok(0); // No reader would take it: these operations stay in files of their own.
         }
         let mut writer = FoldedWriter::new(m, content)?;
+        let mut before = None;
         if floor > 0 {
-            self.for_each_folded(floor, |_, payload| writer.push(payload))?;
+            self.for_each_folded(floor, |n, payload| {
+                before = (n == floor).then(|| OperationId::of(payload));
+                writer.push(payload)
+            })?;
         }
         for n in floor + 1..=m {
-            writer.push(&self.read_file(n)?.0.payload()?)?;
+            let (operation, id) = self.read_file(n)?;
+            if operation.previous != before {
+                let reason = format!("it does not follow operation {}", n - 1);
+                return Err(RepoError::Damaged { file: file_name(n), reason });
+            }
+            before = Some(id);
+            writer.push(&operation.payload()?)?;
         }
         let (file, hash) = writer.finish()?;
         if file.len() as u64 > FOLDED_BYTES_MAX {

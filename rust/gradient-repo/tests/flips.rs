@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use gradient_object::CommitId;
@@ -28,6 +29,8 @@ struct Case {
     storage: Arc<MemoryStorage>,
     made: Made,
     files: Vec<(Key, Vec<u8>)>,
+    /// Commits that can not be read without a file.
+    needing: HashMap<Key, HashSet<CommitId>>,
     /// So many changes were tried.
     tried: u64,
 }
@@ -37,7 +40,17 @@ impl Case {
         let made = made.into_iter().map(|id| (id, weight(repo, &id))).collect();
         // People edit `config.json`: a change of it is no damage.
         let files = all(&storage).into_iter().filter(|(key, _)| *key != Key::config()).collect();
-        let case = Self { name, storage, made, files, tried: 0 };
+        let mut case = Self { name, storage, made, files, needing: HashMap::new(), tried: 0 };
+        let packs = case.files.iter().filter(|(key, _)| key.folder() == Folder::Packs);
+        let needing = packs.map(|(key, bytes)| {
+            case.storage.delete(key).expect("gone");
+            let repo = Repository::open(case.storage.clone() as Arc<dyn Storage>).expect("it opens");
+            let is_lost = |id: &CommitId| repo.verify(id, &Progress::new()).is_err() || repo.environment(id).is_err();
+            let lost = case.made.iter().map(|(id, _)| *id).filter(is_lost).collect();
+            put(&case.storage, key, bytes);
+            (key.clone(), lost)
+        });
+        case.needing = needing.collect();
         let report = check(&case.storage, FULL).expect("checked");
         assert!(report.is_clean(), "{:?}", report.findings);
         case.assert_others_restore(&report, "untouched");
@@ -60,6 +73,8 @@ impl Case {
                 let is_hint = [Folder::Cache, Folder::Leases].contains(&key.folder());
                 let expected = if is_hint { Severity::Warning } else { Severity::Error };
                 assert_eq!(found.severity, expected, "{what}: {found:?}");
+                let is_needed = |id| self.needing.get(key).is_some_and(|needing| needing.contains(id));
+                assert!(report.lost.keys().all(is_needed), "{what}: called lost: {:?}", report.lost);
                 if is_read && *key != Key::format() {
                     self.assert_others_restore(&report, &what);
                 }

@@ -60,12 +60,14 @@ pub struct Tally {
     sizes: usize,
     refused: usize,
     same_handle: usize,
+    /// Refused, and went on by the same handle.
+    recovered: usize,
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sizes, refused, same_handle } = self;
-        write!(f, "{sizes} sizes {refused} refused {same_handle} by the same handle")
+        let Self { sizes, refused, same_handle, recovered } = self;
+        write!(f, "{sizes} sizes {refused} refused {same_handle} by the same handle {recovered} recovered")
     }
 }
 
@@ -141,9 +143,15 @@ fn play(ready: &Ready, dir: &Path, kind: Kind, room: usize, tally: &mut Tally) -
         let mut model = found_of(&reopened, &after)?;
         drop(reopened);
         match commit_beside(process, &mut model) {
-            Ok(()) => tally.same_handle += 1,
-            // A sync failed, or a close: only a new handle may write.
-            Err(failed) if ["an earlier write or sync", "is closed"].iter().any(|it| failed.text.contains(it)) => {}
+            Ok(()) => {
+                tally.same_handle += 1;
+                tally.recovered += usize::from(replay.failed.is_some());
+            }
+            Err(next) if next.text.contains("is closed") => {}
+            // A sync failed: only a new handle may write.
+            Err(next)
+                if next.text.contains("an earlier write or sync")
+                    && replay.failed.as_ref().is_some_and(|failed| failed.text.contains("sync")) => {}
             Err(failed) => return Err(format!("with room again, the same handle: {failed:?}")),
         }
         after = vec![Arc::new(model)];
