@@ -137,3 +137,6 @@ def _has_entries(folder: str) -> bool:
             return next(entries, None) is not None
     except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        # Something is there, a loop of links or what may not be read: opening it says what.
+        return True

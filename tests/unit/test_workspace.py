@@ -180,3 +180,10 @@ def test_a_repository_whose_making_was_cut_off_is_made_and_one_that_lost_its_for
     assert location.exists()
     with pytest.raises(CorruptionError, match="format"):
         workspace.open_repo(workspace=ws, repo="gpt")
+
+
+def test_a_loop_of_links_where_the_repository_should_be_is_named_as_damage(ws: Path) -> None:
+    (ws / "gpt").mkdir()
+    (ws / "gpt" / ".gradient-repo").symlink_to(".gradient-repo")
+    with pytest.raises(CorruptionError, match="symbolic link"):
+        workspace.load_repo_config(ws / "gpt")

@@ -45,10 +45,20 @@ def data(text: str, *, as_is: bool = False) -> None:
 
 
 def document(schema: str, fields: Mapping[str, object]) -> None:
-    """Print one JSON document; `schema` names its keys, which are an interface."""
+    """Print one JSON document; `schema` names its keys, which are an interface.
+
+    It is printed piece by piece: in one text a check that finds much would take several times its memory.
+    """
+    import itertools
     import json
 
-    data(json.dumps({"schema": schema, **fields}, indent=2, ensure_ascii=True), as_is=True)
+    pieces = json.JSONEncoder(indent=2).iterencode({"schema": schema, **fields})
+    try:
+        while text := "".join(itertools.islice(pieces, 4096)):
+            sys.stdout.write(text)
+        sys.stdout.write("\n")
+    except OSError as error:
+        _give_up(error)
 
 
 def paged(text: str) -> None:

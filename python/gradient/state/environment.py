@@ -80,7 +80,7 @@ def _fixed() -> dict[str, object]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": str(np.__version__),
-        "platform": platform.platform(),
+        "platform": _platform(),
         "machine": platform.machine(),
         "cuda": str(torch.version.cuda) if cuda else "",
         "cudnn": str(_quiet(torch.backends.cudnn.version)) if cuda else "",
@@ -89,6 +89,13 @@ def _fixed() -> dict[str, object]:
         else "",
         "source_commit": source_commit() or "",
     }
+
+
+def _platform() -> str:
+    """`platform.platform()`, which asks a program for the processor: nothing is started by a commit."""
+    if not sys.platform.startswith("linux"):
+        return platform.platform()
+    return "-".join((platform.system(), platform.release(), platform.machine(), "with", "".join(platform.libc_ver())))
 
 
 def _flags() -> dict[str, object]:
