@@ -26,8 +26,8 @@ from hypothesis.stateful import (
 from gradient import GradientConfig, GradientEngine, Repo, _core, init_repo, init_workspace
 from gradient.errors import AlreadyExistsError, ConflictError, GradientError, InvalidInputError, NotFoundError
 
-RUNS = int(os.environ.get("GRADIENT_PROPERTY_RUNS", "40"))
-STEPS = int(os.environ.get("GRADIENT_PROPERTY_STEPS", "40"))
+RUNS = int(os.environ.get("GRADIENT_PROPERTY_RUNS", "100"))
+STEPS = int(os.environ.get("GRADIENT_PROPERTY_STEPS", "60"))
 BRANCHES = st.sampled_from(["main", "a", "b"])
 NAMES = st.sampled_from(["main", "a", "b", "t", "u"])
 PICK = st.integers(0, 1 << 16)
