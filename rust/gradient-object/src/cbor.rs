@@ -73,6 +73,10 @@ pub fn decode_trusted(bytes: &[u8]) -> Result<Value, ObjectError> {
 
 /// Checks that an object encodes to the bytes that it was read from.
 pub(crate) fn check_canonical(bytes: &[u8], encoded: &[u8]) -> Result<(), ObjectError> {
+    #[cfg(feature = "simulated")]
+    if crate::canary::accepts_non_canonical() {
+        return Ok(());
+    }
     if bytes == encoded {
         return Ok(());
     }

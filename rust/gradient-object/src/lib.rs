@@ -13,6 +13,8 @@
 //! before it allocates. Specified in `docs/format/objects.md`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "simulated")]
+pub mod canary;
 pub mod cbor;
 pub mod commit;
 pub mod dtype;

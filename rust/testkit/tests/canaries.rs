@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gradient_object::ChunkId;
+use gradient_object::canary::accept_non_canonical;
 use gradient_odb::{ObjectName, canary};
 use gradient_repo::{OperationKind, OperationLog, Published, Refs, Subject};
 use gradient_storage::sim::{Call, CallKind, Canary, Failure, Fault, SimErrno, SimFs};
 use gradient_storage::{Key, LocalStorage, Storage};
+use gradient_testkit::readers::{Mutations, READERS};
 use gradient_testkit::{
     Action, Broken, Crew, DIR, Faulty, Model, Move, Points, Process, Scenario, Session, Strategy, Tally, check,
     content, explore, judge, races, scenarios,
@@ -151,5 +153,26 @@ fn an_operation_before_its_pack_turns_row_14_red() {
     let name = "reader x commit x fold";
     let error = stopped_everywhere(name, 1, Some(Broken::Order)).expect_err("a reader finds no pack");
     assert!(error.contains("a reader"), "{error}");
+    assert!(start.elapsed() < WITHIN);
+}
+
+/// Row 22 and 23 on one reader: every seed, and some changes of them.
+fn read_trees() -> Result<(), String> {
+    let reader = READERS.iter().find(|reader| reader.name == "tree").ok_or("no such reader")?;
+    let seeds = (reader.seeds)();
+    for bytes in seeds.iter().cloned().chain(Mutations::new(seeds.clone(), 1).take(20_000)) {
+        std::panic::catch_unwind(|| (reader.check)(&bytes)).map_err(|_| format!("accepted: {bytes:02x?}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tree_that_is_not_canonical_and_accepted_turns_row_23_red() {
+    let start = Instant::now();
+    assert_eq!(read_trees(), Ok(()));
+    accept_non_canonical(true);
+    let outcome = read_trees();
+    accept_non_canonical(false);
+    outcome.expect_err("a tree has two encodings");
     assert!(start.elapsed() < WITHIN);
 }

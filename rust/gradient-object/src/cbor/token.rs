@@ -102,6 +102,8 @@ impl<'a> Tokens<'a> {
             31 => return Err(not_canonical("an indefinite length", start)),
             _ => return Err(malformed("a reserved head", start)),
         };
+        #[cfg(feature = "simulated")]
+        let least = if crate::canary::accepts_non_canonical() { 0 } else { least };
         if n < least {
             return Err(not_canonical("a head that could be shorter", start));
         }
