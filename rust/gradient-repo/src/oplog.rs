@@ -112,7 +112,8 @@ impl OperationLog {
     /// Finds the newest operation, or none in a repository that was never finished.
     ///
     /// A newest operation that can not be read, because its own file or that with the table it refers to is damaged or
-    /// missing, is reported in [`HeadState::damaged`], and the newest one before it that can be read is returned.
+    /// missing, is reported in [`HeadState::damaged`], and the newest one before it that can be read is returned. So is
+    /// what came after a fold, if none of it is there: a fold leaves the newest operations in files.
     ///
     /// # Errors
     /// [`RepoError::Damaged`] if no operation can be read, or none within 1 GiB of them; storage errors.
@@ -124,12 +125,15 @@ impl OperationLog {
             looks_left -= 1;
             let names = self.names()?;
             let floor = names.folded.last().copied();
+            if names.numbers.is_empty() && floor.is_some() && looks_left > 0 {
+                continue 'look;
+            }
             let mut damaged = None;
             for n in names.numbers.iter().rev().copied().chain(floor) {
-                let (file, reason) = match self.state(n) {
+                let (file, reason) = match self.state_above(floor, n) {
                     Ok(mut state) => {
                         state.damaged = match damaged {
-                            None => self.beyond(&state)?,
+                            None => self.beyond(&state, floor == Some(n))?,
                             damaged => damaged,
                         };
                         return Ok(Some(state));
@@ -152,16 +156,21 @@ impl OperationLog {
     }
 
     /// What is wrong behind the newest operation: a listing shows regular files only, and the next one may be there as
-    /// something else; or a repair that took it away was cut off before it put another in its place.
-    fn beyond(&self, newest: &HeadState) -> Result<Option<UnreadableHead>> {
+    /// something else; a repair that took it away was cut off before it put another in its place; or the newest is a
+    /// folded one, and a fold leaves those behind it.
+    fn beyond(&self, newest: &HeadState, is_folded: bool) -> Result<Option<UnreadableHead>> {
         let Some(number) = newest.operation.n.checked_add(1) else { return Ok(None) };
         match self.read_file(number) {
             Err(RepoError::Damaged { file, reason }) => Ok(Some(UnreadableHead { number, file, reason })),
-            Err(RepoError::Storage(StorageError::NotFound { .. })) => Ok(self.pending(newest)?.map(|_| {
+            Err(RepoError::Storage(StorageError::NotFound { .. })) if self.pending(newest)?.is_some() => {
                 let reason = "a repair was cut off before it published this".to_owned();
-                UnreadableHead { number, file: Key::pending(number).to_string(), reason }
-            })),
-            Ok(_) => Ok(None),
+                Ok(Some(UnreadableHead { number, file: Key::pending(number).to_string(), reason }))
+            }
+            Err(RepoError::Storage(StorageError::NotFound { .. })) if is_folded => {
+                let reason = "it is missing, and so is all that came after it".to_owned();
+                Ok(Some(UnreadableHead { number, file: file_name(number), reason }))
+            }
+            Ok(_) | Err(RepoError::Storage(StorageError::NotFound { .. })) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -210,12 +219,15 @@ impl OperationLog {
         }
     }
 
-    /// Says whether the operation of `state` still is the one of its number: not folded away, not moved aside by a
-    /// repair that published another in its place. Of one that has become unreadable nobody knows: an error.
+    /// Says whether the operation of `state` still is the one of its number: nothing beyond it was folded, and no repair
+    /// moved it aside and published another in its place. Of one that has become unreadable nobody knows: an error.
     fn stands(&self, state: &HeadState) -> Result<bool> {
         match self.read_file(state.operation.n) {
             Ok((_, id)) => Ok(id == state.id),
-            Err(RepoError::Storage(StorageError::NotFound { .. })) => Ok(false),
+            // What came after a fold was lost, and the last one that was folded is what there is.
+            Err(RepoError::Storage(StorageError::NotFound { .. })) => {
+                Ok(self.names()?.folded.last() == Some(&state.operation.n))
+            }
             Err(error) => Err(error),
         }
     }
@@ -240,10 +252,14 @@ impl OperationLog {
     }
 
     fn state(&self, n: u64) -> Result<HeadState> {
-        let (operation, id) = self.read(n)?;
+        self.state_above(self.names()?.folded.last().copied(), n)
+    }
+
+    fn state_above(&self, floor: Option<u64>, n: u64) -> Result<HeadState> {
+        let (operation, id) = self.read_above(floor, n)?;
         let (table, whole) = match &operation.refs {
             Refs::Whole(table) => (table.clone(), (n, table.clone())),
-            Refs::Changes { since, changes } => match self.read(*since)?.0.refs {
+            Refs::Changes { since, changes } => match self.read_above(floor, *since)?.0.refs {
                 Refs::Whole(base) => (changed(&base, changes), (*since, base)),
                 Refs::Changes { .. } => {
                     return Err(RepoError::Damaged {
@@ -261,8 +277,12 @@ impl OperationLog {
     /// # Errors
     /// [`StorageError::NotFound`] inside [`RepoError::Storage`]; [`RepoError::Damaged`].
     pub fn read(&self, n: u64) -> Result<(Operation, OperationId)> {
+        self.read_above(self.names()?.folded.last().copied(), n)
+    }
+
+    fn read_above(&self, floor: Option<u64>, n: u64) -> Result<(Operation, OperationId)> {
         // A file at or below the floor is no operation, whoever wrote it: the folded one counts.
-        let Some(m) = self.names()?.folded.last().copied().filter(|m| *m >= n) else {
+        let Some(m) = floor.filter(|m| *m >= n) else {
             return self.read_file(n);
         };
         let mut found = None;

@@ -21,7 +21,7 @@ use crate::error::{RepoError, Result};
 use crate::fsck::{Examined, Finding, FsckLevel, FsckOptions, Severity, examine};
 use crate::lease::{LeaseKeeper, alive_here};
 use crate::operation::{Head, Operation, OperationKind, RefTable, Refs, Subject, Target, changed};
-use crate::oplog::{HeadState, OperationLog, Published, number};
+use crate::oplog::{HeadState, OperationLog, Published, UNFOLDED_MIN, number};
 use crate::repository::{by, random_id};
 
 /// A file that is moved aside.
@@ -81,6 +81,8 @@ pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> R
     let mut plan = Repair { unnamed: unnamed(&rows, &examined)?, ..Repair::default() };
     let (mut table, mut stands_on) = (head.table.clone(), head.operation.head.clone());
     let mut keys = Vec::new();
+    let cut_off = log.pending(&head)?;
+    let is_cut_off = cut_off.is_some();
     if let Some(damaged) = &head.damaged {
         let irregular = storage.strangers(Folder::Ops)?;
         let irregular = irregular.iter().filter_map(|name| number(name));
@@ -89,15 +91,16 @@ pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> R
         newer.sort_unstable_by(|a, b| b.cmp(a));
         let newest = newest_table(&log, &newer, &head)?;
         (table, stands_on) = (newest.table, newest.head);
-        plan.rescued = advance(&mut table, &rows, &plan.unnamed, newest.num_lost)?;
+        // All that came after a fold are gone: it had left at least so many.
+        let is_given_up = newer.is_empty() && !is_cut_off;
+        let num_lost = if is_given_up { usize::try_from(UNFOLDED_MIN).unwrap_or(usize::MAX) } else { newest.num_lost };
+        plan.rescued = advance(&mut table, &rows, &plan.unnamed, num_lost)?;
         for n in &newer {
             let why = format!("{} is damaged: {}", damaged.file, damaged.reason);
             keys.push(Key::operation(*n));
             plan.moves.push(Move { file: Key::operation(*n).to_string(), why, to: None });
         }
     }
-    let cut_off = log.pending(&head)?;
-    let is_cut_off = cut_off.is_some();
     if let Some(Operation { refs: Refs::Whole(pending), head: pending_head, .. }) = cut_off {
         (table, stands_on) = (pending, pending_head);
     }
@@ -129,8 +132,9 @@ pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> R
             && head.damaged.as_ref().is_none_or(|damaged| damaged.file != finding.file)
     };
     plan.left = examined.report.findings.iter().filter(is_left).cloned().collect();
-    // In the place of what goes there is something else at once: whoever looks then finds no shorter log.
-    let takes_over = num_operations > 0 || is_cut_off;
+    // In the place of what goes there is something else at once: whoever looks then finds no shorter log. Of operations
+    // that are gone there is nothing to move: the one that is published says that they are given up.
+    let takes_over = head.damaged.is_some() || is_cut_off;
     plan.publishes = takes_over || !packs.is_empty();
     if !apply || (keys.is_empty() && !plan.publishes) {
         return Ok(plan);

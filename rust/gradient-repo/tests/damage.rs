@@ -6,9 +6,10 @@ mod support;
 use std::sync::Arc;
 
 use gradient_object::CommitId;
-use gradient_repo::{ErrorClass, RepoError, Repository};
+use gradient_odb::Progress;
+use gradient_repo::{ErrorClass, RepoError, Repository, Severity, repair};
 use gradient_storage::{Durability, Folder, Key, MemoryStorage, Storage};
-use support::{Line, new, reopen};
+use support::{FULL, Line, check, new, reopen};
 
 // So many refs that operations carry changes; returns the commit of all and the number of the newest whole table.
 fn with_changes(repo: &Repository) -> (CommitId, u64) {
@@ -166,6 +167,62 @@ fn a_folded_file_without_which_no_table_can_be_read_is_named_itself() {
     let error = Repository::open(storage.clone() as Arc<dyn Storage>).expect_err("no table can be read");
     assert_eq!((error.class(), error.facts().path), (ErrorClass::Corruption, Some(format!("ops/{folded}"))));
     assert!(error.hint().is_some_and(|hint| hint.contains("from a copy")));
+}
+
+// A folded repository of two commits of which everything behind the fold is lost; the first commit, the second, the fold.
+fn behind_a_fold(lost: impl Fn(&MemoryStorage, &Key)) -> (Arc<MemoryStorage>, CommitId, CommitId, u64) {
+    let (storage, repo) = new();
+    let one = Line::new(&repo, "main").commit(1, 1).commit;
+    for n in 0..600 {
+        repo.create_tag(&format!("t{n}"), one).expect("a tag");
+    }
+    let two = Line::from(&repo, "main", one).commit(2, 2).commit;
+    repo.maintain().expect("folded");
+    drop(repo);
+    let (folded, files): (Vec<_>, Vec<_>) =
+        all(&storage).into_iter().partition(|(name, _)| name.starts_with("folded-"));
+    assert!(files.len() >= 64, "{}", files.len());
+    for (name, _) in files {
+        lost(&storage, &Key::new(Folder::Ops, &name).expect("a key"));
+    }
+    let m = folded[0].0.trim_start_matches("folded-").parse().expect("a number");
+    (storage, one, two, m)
+}
+
+#[test]
+fn what_was_lost_behind_a_fold_is_named_and_nothing_is_written_over_it() {
+    let (storage, one, _, m) = behind_a_fold(|storage, key| storage.delete(key).expect("lost"));
+    let repo = reopen(&storage);
+    assert_eq!(repo.resolve("main", None).expect("what was folded is read").commit, one);
+    let missing = format!("ops/{:020}", m + 1);
+    assert!(repo.notices().expect("open")[0].contains(&missing));
+    let before = all(&storage);
+    let error = repo.create_tag("more", one).expect_err("refused");
+    assert_eq!((error.class(), error.facts().path), (ErrorClass::Corruption, Some(missing.clone())));
+    assert_eq!(all(&storage), before);
+    let report = check(&storage, FULL).expect("checked");
+    assert!(report.findings.iter().any(|found| found.severity == Severity::Error && found.file == missing));
+}
+
+#[test]
+fn a_repair_goes_on_from_a_fold_whether_what_came_after_it_is_missing_or_damaged() {
+    let delete: fn(&MemoryStorage, &Key) = |storage, key| storage.delete(key).expect("lost");
+    for lost in [delete, spoil] {
+        let (storage, _, two, m) = behind_a_fold(lost);
+        let shared = storage.clone() as Arc<dyn Storage>;
+        assert!(repair(&shared, false, &Progress::new()).expect("planned").publishes);
+        let done = repair(&shared, true, &Progress::new()).expect("repaired");
+        assert_eq!(done.rescued, [("main".to_owned(), two)]);
+        assert!(check(&storage, FULL).expect("checked").is_clean());
+        let again = repair(&shared, true, &Progress::new()).expect("once is enough");
+        assert!(!again.publishes && again.moves.is_empty());
+        let repo = reopen(&storage);
+        assert_eq!(repo.notices().expect("open"), Vec::<String>::new());
+        Line::from(&repo, "main", two).commit(3, 3);
+        assert_eq!(repo.head_state().expect("open").operation.n, m + 2);
+        assert_eq!(repo.operations(Some(2)).expect("listed")[1].operation.n, m + 1);
+        assert!(check(&storage, FULL).expect("checked").is_clean());
+    }
 }
 
 #[test]

@@ -94,6 +94,21 @@ impl Walk {
     fn missing(log: &OperationLog, numbers: &[u64], floor: u64) -> Result<Option<Vec<(String, String)>>> {
         let mut damage = Vec::new();
         let mut before = floor;
+        // A fold leaves the newest ones in files.
+        if numbers.is_empty()
+            && floor > 0
+            && let Some(next) = floor.checked_add(1)
+        {
+            match log.read_file(next) {
+                Err(RepoError::Storage(error)) if error.is_not_found() => {
+                    damage.push((file_name(next), "it is missing, and so is all that came after it".to_owned()));
+                }
+                // What is there and is no file is a finding already.
+                Err(RepoError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+                Ok(_) => return Ok(None),
+            }
+        }
         for n in numbers {
             if *n > before + 1 {
                 if log.names()?.folded.last().copied().unwrap_or(0) > floor {
