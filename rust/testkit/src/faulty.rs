@@ -3,11 +3,12 @@
 use gradient_odb::OdbError;
 use gradient_repo::{ErrorClass, RepoError};
 use gradient_storage::StorageError;
-use gradient_storage::sim::{Call, Canary, Crash, CrashMode, Failure, Fault, SimFs};
+use gradient_storage::sim::{Call, Canary, Crash, CrashMode, Failure, Fault, SimErrno, SimFs};
 
 use crate::check::{check, check_live, refs_of};
 use crate::leases::bury;
 use crate::model::Model;
+use crate::play::Failed;
 use crate::process::Action;
 use crate::scenarios::Scenario;
 use crate::session::Session;
@@ -75,6 +76,16 @@ impl Faulty {
             return Err("it does not stop trying".to_owned());
         }
         let num_failures = session.disk.num_failures();
+        if let (Failure::Error(errno), Some(error)) = (fault.failure, &error) {
+            let failed = Failed::of(error);
+            // After a failure that upkeep put up with, the handle may take no more.
+            let is_poisoned = failed.text.contains("an earlier write or sync through this handle failed");
+            // What a disk can not read counts as damage of the pack.
+            let is_unreadable = errno == SimErrno::IO && error.class() == ErrorClass::Corruption;
+            if !is_poisoned && !is_unreadable && !failed.names_a_file_and(&[errno.raw_os_error()]) {
+                return Err(format!("{errno} is told as {failed:?}"));
+            }
+        }
         let is_lost_sync = fault.failure == Failure::LostSync && num_failures > 0;
         if is_lost_sync {
             is_poisoned(&mut session, who)?;

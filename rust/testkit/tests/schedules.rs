@@ -191,9 +191,13 @@ fn a_process_that_is_stopped_anywhere_for_longer_than_its_lease_goes_on_rightly(
         "undo x undo",
         "commit x collector",
         "commit x two collectors",
+        "undo x collector",
         "merge x collector x commit",
         "merge x greedy collector",
         "merge x greedy collector x commit",
+        "two greedy collectors x commit",
+        "repair x commit",
+        "repair of a pack x commit",
         "reader x merge x greedy collector",
         "full fsck x commit x merge",
         "quick fsck x commit x merge",
@@ -204,15 +208,7 @@ fn a_process_that_is_stopped_anywhere_for_longer_than_its_lease_goes_on_rightly(
         "opening x commit x merge",
         "opening x commit x fold",
     ];
-    row("stopped", &races, |race, crew, tally| {
-        for at in (1..).step_by(step(race)) {
-            let strategy = Strategy::stop(0, at, at as u64);
-            if play(race, crew, Points::All, &strategy, tally)?.is_left_over() {
-                return Ok(());
-            }
-        }
-        Ok(())
-    });
+    row("stopped", &races, |race, crew, tally| anyone_anywhere(race, crew, tally, Strategy::stop));
 }
 
 #[test]
@@ -226,16 +222,31 @@ fn a_process_that_is_killed_anywhere_leaves_the_others_alone() {
         "undo x undo",
         "two greedy collectors x commit",
         "merge x greedy collector x commit",
+        "commit x collector",
+        "undo x collector",
+        "repair x commit",
     ];
-    row("killed", &races, |race, crew, tally| {
-        for at in (1..).step_by(step(race)) {
-            let strategy = Strategy::kill(0, at, at as u64);
-            if play(race, crew, Points::All, &strategy, tally)?.is_left_over() {
-                return Ok(());
+    row("killed", &races, |race, crew, tally| anyone_anywhere(race, crew, tally, Strategy::kill));
+}
+
+/// Something happens to one process at one of its points: to each process in turn. Of all but the first not each point is
+/// tried at PR size.
+fn anyone_anywhere(
+    race: &Race,
+    crew: &Crew,
+    tally: &Tally,
+    strategy: fn(usize, usize, u64) -> Strategy,
+) -> Result<(), String> {
+    for who in 0..race.scripts.len() {
+        let stride = if who > 0 && num_schedules(0) == 0 { 5 * step(race) } else { step(race) };
+        for at in (1 + who..).step_by(stride) {
+            let played = play(race, crew, Points::All, &strategy(who, at, at as u64), tally)?;
+            if played.is_left_over() {
+                break;
             }
         }
-        Ok(())
-    });
+    }
+    Ok(())
 }
 
 /// Where there are many calls that read one pack after the other, not each of them is tried at PR size.
