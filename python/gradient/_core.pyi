@@ -262,6 +262,16 @@ class Repository:
         first_parent: bool = False,
     ) -> list[CommitInfo]:
         """Commits that lead to `start` (ids) but not to `exclude`, children before parents, newest first."""
+    def readable_log(
+        self,
+        start: Sequence[str],
+        *,
+        exclude: Sequence[str] = ...,
+        limit: int | None = None,
+        first_parent: bool = False,
+    ) -> tuple[list[CommitInfo], dict[str, str]]:
+        """As `log`, without the commits that can not be read; those by their ids, and why. Behind them it goes on where
+        the operations say that the branch was before."""
     def render_log(
         self,
         start: Sequence[str],
@@ -273,8 +283,8 @@ class Repository:
         color: bool = False,
         now_ns: int | None = None,
         width: int | None = None,
-    ) -> str:
-        """`log` as text, rendered in Rust. `json`: one document, schema `gradient.log/1`; times are ISO 8601 there,
+    ) -> tuple[str, dict[str, str]]:
+        """`readable_log` as text, rendered in Rust, and what can not be read. `json`: one document, schema `gradient.log/1`; times are ISO 8601 there,
         and relative to `now_ns` in text when it is given."""
     def create_branch(self, name: str, at: str, *, why: str = "") -> None: ...
     def delete_branch(self, name: str, *, why: str = "") -> str:
@@ -293,6 +303,8 @@ class Repository:
         """Move HEAD: to a branch, to a new branch (at `create_at`, or without commits), or to a commit."""
     def operations(self, *, limit: int | None = None) -> list[Operation]:
         """Newest first."""
+    def readable_operations(self, *, limit: int | None = None) -> tuple[list[Operation], Exception | None]:
+        """As far as they can be read, and why there are no more, if more were asked for."""
     def undo(self) -> Operation: ...
     def redo(self) -> Operation: ...
     @property

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from gradient._types import SECTIONS, PathLike
-from gradient.errors import InvalidInputError, NotFoundError, StorageError
-from gradient.refs import HEAD, parse_range, parse_ref
+from gradient.errors import CorruptionError, InvalidInputError, NotFoundError, StorageError
+from gradient.refs import HEAD, LATEST, parse_range, parse_ref
 
 if TYPE_CHECKING:
     from gradient._core import CommitInfo, Operation, Progress, Repository, Resolved
@@ -208,14 +208,26 @@ class Repo:
         now_ns: int | None = None,
         width: int | None = None,
     ) -> str:
-        """`log` as text for a terminal, or as one JSON document (`style="json"`, schema `gradient.log/1`)."""
-        start, exclude = self.log_ends(ref, all_refs=all_refs)
-        return self.core.render_log(
+        """`log` as text for a terminal, or as one JSON document (`style="json"`, schema `gradient.log/1`).
+
+        Commits that can not be read have rows that say so, and are in the document's `unreadable`.
+        """
+        start, exclude = self.log_ends(ref, all_refs=all_refs, readable=False)
+        text, _ = self.core.render_log(
             start, exclude=exclude, limit=limit, style=style, graph=graph, color=color, now_ns=now_ns, width=width
         )
+        return text
 
-    def log_ends(self, ref: str | None, *, all_refs: bool = False) -> tuple[list[str], list[str]]:
-        """Ids of the commits to start at and to leave out, for `log(ref)`."""
+    def log_ends(
+        self, ref: str | None, *, all_refs: bool = False, readable: bool = True
+    ) -> tuple[list[str], list[str]]:
+        """Ids of the commits to start at and to leave out, for `log(ref)`.
+
+        Args:
+            ref: As for `log`.
+            all_refs: As for `log`.
+            readable: Whether the commits themselves have to be readable.
+        """
         if all_refs:
             return sorted({*self.branches().values(), *self.tags().values()}), []
         if ref is None:
@@ -224,8 +236,21 @@ class Repo:
                 return [], []
             ref = HEAD
         without, start = parse_range(ref)
-        exclude = [] if without is None else [self.resolve(without).id]
-        return [self.resolve(start).id], exclude
+        find = (lambda ref: self.resolve(ref).id) if readable else self._id_of
+        return [find(start)], [] if without is None else [find(without)]
+
+    def _id_of(self, ref: str) -> str:
+        """The id that a ref leads to, whether the commit can be read or not."""
+        try:
+            return self.resolve(ref).id
+        except CorruptionError:
+            kind, name = self.head()
+            if ref == HEAD and kind == "commit":
+                return name
+            known = {**self.tags(), **self.branches()}.get(name if ref in (HEAD, LATEST) else ref)
+            if known is None:
+                raise
+            return known
 
     def show(self, ref: str = HEAD) -> CommitDetails:
         """Gather what there is to know about a commit; no tensor data is read."""

@@ -60,6 +60,11 @@ _GLOBAL_OPTIONS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    with _out.streams():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
     for stream in (sys.stdout, sys.stderr):
@@ -178,7 +183,9 @@ def _change_folder(folder: str) -> None:
     try:
         os.chdir(folder)
     except FileNotFoundError:
-        hint = f"-C PATH takes a folder that is there; to make a workspace: gradient workspace init {folder}"
+        hint = (
+            f"-C PATH takes a folder that is there; to make a workspace: gradient workspace init {_out.quoted(folder)}"
+        )
         raise NotFoundError(f"there is no folder {folder}", code="no-folder", hint=hint) from None
     except NotADirectoryError:
         hint = "-C PATH takes the folder of a workspace or of a repository"

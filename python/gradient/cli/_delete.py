@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gradient.cli import _out
-from gradient.errors import ConflictError, InvalidInputError, NotFoundError
+from gradient.cli._session import read_commits
+from gradient.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
 from gradient.refs import short_id
 
 if TYPE_CHECKING:
@@ -21,31 +22,36 @@ class Plan:
         kind: `branch` or `tag`.
         name: The ref.
         commit: Id of the commit that it points to.
-        step: That commit's step.
+        step: That commit's step; None if it can not be read.
         num_lost: Commits that no other ref leads to.
         lost_bytes: What these added to the repository.
         num_kept: Commits that other refs lead to.
         keepers: Refs that lead to `commit` itself.
+        num_unreadable: Commits on the way that can not be read: what is behind them is not counted.
     """
 
     kind: str
     name: str
     commit: str
-    step: int
+    step: int | None
     num_lost: int
     lost_bytes: int
     num_kept: int
     keepers: list[str]
+    num_unreadable: int = 0
 
     def text(self) -> str:
         """Return it for people."""
-        lines = [f"{self.kind} {self.name} at {short_id(self.commit)}, step {self.step}"]
+        place = "which can not be read" if self.step is None else f"step {self.step}"
+        lines = [f"{self.kind} {self.name} at {short_id(self.commit)}, {place}"]
         if self.num_lost:
             lost = f"{_out.count(self.num_lost, 'commit')} ({_out.size(self.lost_bytes)})"
             lines.append(f"  {lost} no longer on any branch or tag: gradient undo brings the {self.kind} back")
         if self.num_kept:
             by = ", ".join(self.keepers[:3]) + (", ..." if len(self.keepers) > 3 else "")
             lines.append(f"  {_out.count(self.num_kept, 'commit')} kept: on {by or 'other branches or tags'}")
+        if self.num_unreadable:
+            lines.append(f"  {_out.count(self.num_unreadable, 'commit')} not counted, which can not be read")
         return "\n".join(lines)
 
     def fields(self, *, dry_run: bool) -> dict[str, object]:
@@ -57,6 +63,7 @@ class Plan:
             "deleted": not dry_run,
             "lost": {"num_commits": self.num_lost, "added_bytes": self.lost_bytes},
             "kept": {"num_commits": self.num_kept, "by": self.keepers},
+            "num_unreadable": self.num_unreadable,
         }
 
 
@@ -103,17 +110,28 @@ def make_plan(repo: Repo, kind: str, name: str) -> Plan:
     head_kind, head_name = repo.head()
     if head_kind == "commit":
         others["HEAD"] = head_name
-    lost = repo.core.log([commit], exclude=sorted(set(others.values())))
+    unreadable: dict[str, str] = {}
+    info = read_commits(repo, [commit], unreadable).get(commit)
+    lost, _ = repo.core.readable_log([commit], exclude=sorted(set(others.values())))
+    reached, holes = repo.core.readable_log([commit])
     return Plan(
         kind=kind,
         name=name,
         commit=commit,
-        step=repo.core.commit_info(commit).step,
+        step=None if info is None else info.step,
         num_lost=len(lost),
         lost_bytes=sum(info.added_bytes for info in lost),
-        num_kept=len(repo.core.log([commit])) - len(lost),
-        keepers=sorted(other for other, at in others.items() if repo.core.is_ancestor(commit, at)),
+        num_kept=len(reached) - len(lost),
+        keepers=sorted(other for other, at in others.items() if _leads_to(repo, commit, at)),
+        num_unreadable=len(unreadable.keys() | holes.keys()),
     )
+
+
+def _leads_to(repo: Repo, commit: str, tip: str) -> bool:
+    try:
+        return repo.core.is_ancestor(commit, tip)
+    except CorruptionError:
+        return False
 
 
 def _unknown(kind: str, name: str, names: list[str]) -> NotFoundError:

@@ -4,9 +4,12 @@ Results go to stdout, all talk to stderr. A closed pipe ends the command quietly
 are for terminals.
 """
 
+import errno
+import io
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 BOLD, DIM, RED, GREEN, YELLOW, CYAN = "1", "2", "31", "32", "33", "36"
@@ -25,8 +28,39 @@ _SPANS = (
 )
 
 
+COLUMN_LEN_MAX = 40
+"""Widest column of a table."""
+
+
 class ClosedPipe(Exception):  # noqa: N818 - no error: the reader has seen enough.
     """Nobody reads what we print any more."""
+
+
+class _Closed(io.TextIOBase):
+    """Stands for a standard output that was closed before we began."""
+
+    def write(self, text: str) -> int:
+        """Fail as a write to the closed file would."""
+        raise OSError(errno.EBADF, f"standard output could not be written: {os.strerror(errno.EBADF)}")
+
+
+class _Nowhere(io.TextIOBase):
+    """Stands for a standard error that was closed before we began: talk is lost, results and exit codes are not."""
+
+    def write(self, text: str) -> int:
+        """Take the text and do nothing."""
+        return len(text)
+
+
+@contextmanager
+def streams() -> Iterator[None]:
+    """Have something where Python has None, because a standard stream is closed."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = sys.stdout or _Closed(), sys.stderr or _Nowhere()
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def data(text: str, *, as_is: bool = False) -> None:
@@ -190,6 +224,13 @@ def flush() -> None:
         _give_up(error)
 
 
+def quoted(text: str) -> str:
+    """Return a path or a name as a shell takes it, for hints that are commands."""
+    import shlex
+
+    return shlex.quote(text)
+
+
 def one_line(text: str) -> str:
     """Return `text` as one line that can not move a terminal's cursor."""
     return " ".join(printable(text).split())
@@ -272,7 +313,9 @@ def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), indent: s
     rows = [list(row) for row in rows]
     if not rows:
         return ""
-    widths = [max(_seen(row[column]) for row in rows) for column in range(len(rows[0]))]
+    # A cell that is longer than that makes its own line long, and no other.
+    lens = [[_seen(cell) for cell in column] for column in zip(*rows, strict=True)]
+    widths = [max((one for one in column if one <= COLUMN_LEN_MAX), default=0) for column in lens]
     lines = []
     for row in rows:
         cells = []
@@ -308,6 +351,8 @@ def _talk(text: str, end: str = "\n") -> None:
 
 
 def _give_up(error: OSError) -> NoReturn:
+    if isinstance(sys.stdout, _Closed):
+        raise error
     # What is left in the buffer is flushed once more, before talk and when the interpreter ends, and would fail again.
     null = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -11,7 +11,7 @@ from gradient.errors import CorruptionError, FormatError, InvalidInputError, Not
 from gradient.refs import short_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from gradient._core import CommitInfo, Operation
     from gradient.repo import Repo
@@ -64,6 +64,11 @@ def naming_repository(path: str) -> Iterator[None]:
     except (CorruptionError, FormatError, StorageError) as error:
         error.repository = error.repository or path
         raise
+    except NotFoundError as error:
+        # The folder is there, and what makes it a repository is not.
+        if error.code == "not-a-repository":
+            error.repository = error.repository or path
+        raise
 
 
 @contextmanager
@@ -77,12 +82,33 @@ def _options_in_hints() -> Iterator[None]:
         root = workspace.find_workspace()
         make = "gradient repo init NAME"
         if error.code == "ambiguous-repository" and root is not None:
-            error.hint = f"name one before the command: gradient --repo {workspace.list_workspace_repos(root)[0]} ..."
+            first = _out.quoted(workspace.list_workspace_repos(root)[0])
+            error.hint = f"name one before the command: gradient --repo {first} ..."
         elif error.code == "no-repository":
             make_both = f"say where it is: gradient -C PATH ..., or make one: gradient workspace init && {make}"
             error.hint = make_both if root is None else make
         raise
 
+
+COMMIT_KEYS = (
+    "id",
+    "root",
+    "parents",
+    "branch",
+    "step",
+    "message",
+    "metrics",
+    "time",
+    "kind",
+    "mode",
+    "added_bytes",
+)
+
+WAYS_OUT = (
+    "put the file back from a copy (gradient fsck names it); or go on from a commit that gradient log --all lists: "
+    "gradient resume ID -- CMD, or gradient branch NEW ID; or gradient undo, if the newest operation brought it"
+)
+"""What works where a commit can not be read."""
 
 _said: set[str] = set()
 
@@ -123,6 +149,47 @@ def commit_fields(info: CommitInfo) -> dict[str, object]:
         "mode": info.mode,
         "added_bytes": info.added_bytes,
     }
+
+
+def read_commits(repo: Repo, ids: Iterable[str], unreadable: dict[str, str]) -> dict[str, CommitInfo]:
+    """Return the commits of these ids that can be read; why the others can not goes into `unreadable`."""
+    found = {}
+    for commit in ids:
+        try:
+            found[commit] = repo.core.commit_info(commit)
+        except CorruptionError as error:
+            unreadable.setdefault(commit, str(error))
+    return found
+
+
+def tip_fields(name: str, commit: str, info: CommitInfo | None) -> dict[str, object]:
+    """Return a branch with its newest commit for programs; of one that can not be read all but the id is null."""
+    if info is not None:
+        return {"name": name, **commit_fields(info), "readable": True}
+    return {"name": name, **dict.fromkeys(COMMIT_KEYS), "id": commit, "readable": False}
+
+
+def unreadable_fields(unreadable: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return commits that can not be read, and why, for programs."""
+    return [{"id": commit, "why": why} for commit, why in sorted(unreadable.items())]
+
+
+def tell_unreadable(repo: Repo, unreadable: Mapping[str, str]) -> None:
+    """Once everything that can be read is printed: end with the damage, if there is any.
+
+    Raises:
+        CorruptionError: There is.
+    """
+    if not unreadable:
+        return
+    first, why = min(unreadable.items())
+    more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
+    raise CorruptionError(
+        f"commit {short_id(first)}{more} can not be read, the others are shown: {why}",
+        code="unreadable-commits",
+        object_id=first,
+        hint=WAYS_OUT,
+    )
 
 
 def operation_fields(operation: Operation) -> dict[str, object]:

@@ -44,6 +44,10 @@ def run(name: str, command: Command, function: Callable[..., Any], arguments: li
         if message is None:
             raise
         text = _out.one_line(message()).rstrip(".")
+        # typer names its own types.
+        text = text.replace("is not a valid int range", "is no whole number").replace(
+            "is not a valid int", "is no whole number"
+        )
         raise InvalidInputError(text[:1].lower() + text[1:], code="usage", hint=f"gradient {name} --help") from None
 
 

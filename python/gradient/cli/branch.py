@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 from gradient.cli import _out
 from gradient.cli._delete import delete_ref
 from gradient.cli._params import Argument, flag
-from gradient.cli._session import Session, commit_fields, describe_head, head_fields
+from gradient.cli._session import (
+    Session,
+    describe_head,
+    head_fields,
+    read_commits,
+    tell_unreadable,
+    tip_fields,
+    unreadable_fields,
+)
 from gradient.errors import InvalidInputError
 from gradient.refs import HEAD, short_id
 
@@ -60,24 +68,28 @@ def branch(
 
 
 def _list(repo: "Repo", as_json: bool) -> None:
-    tips = {name: repo.core.commit_info(tip) for name, tip in sorted(repo.branches().items())}
+    tips = dict(sorted(repo.branches().items()))
+    unreadable: dict[str, str] = {}
+    infos = read_commits(repo, tips.values(), unreadable)
     head = head_fields(repo)
     if as_json:
-        # commit_fields names the branch that the writer worked on; `name` is the branch that is listed.
-        rows = [{"name": name, **commit_fields(info)} for name, info in tips.items()]
-        _out.document("gradient.branch/1", {"head": head, "branches": rows})
+        # The commit's `branch` is the one that the writer worked on; `name` is the branch that is listed.
+        rows = [tip_fields(name, at, infos.get(at)) for name, at in tips.items()]
+        fields = {"head": head, "branches": rows, "unreadable": unreadable_fields(unreadable)}
+        _out.document("gradient.branch/1", fields)
+        tell_unreadable(repo, unreadable)
         return
     if head["branch"] not in tips:
         _out.note(describe_head(repo) + ("" if head["commit"] else ", which has no commits yet"))
-    lines = [
-        (
-            f"* {_out.paint(name, _out.GREEN)}" if name == head["branch"] else f"  {name}",
-            f"step {info.step}",
-            short_id(info.id),
-            _out.when(info.time_ns),
-            _out.one_line(info.message),
-        )
-        for name, info in tips.items()
-    ]
+    lines = []
+    for name, at in tips.items():
+        info = infos.get(at)
+        mark = f"* {_out.paint(name, _out.GREEN)}" if name == head["branch"] else f"  {name}"
+        if info is None:
+            lines.append((mark, "", short_id(at), "", _out.paint("can not be read", _out.RED)))
+        else:
+            told = _out.one_line(info.message)
+            lines.append((mark, f"step {info.step}", short_id(at), _out.when(info.time_ns), told))
     if lines:
         _out.data(_out.table(lines))
+    tell_unreadable(repo, unreadable)

@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from gradient.cli import _exit, _out
 from gradient.cli._params import Option, flag
-from gradient.cli._session import Session
+from gradient.cli._session import Session, naming_repository
 from gradient.errors import InvalidInputError
 from gradient.progress import progress
 from gradient.refs import short_id
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gradient._core import Finding, FsckReport
 
 _COLORS = {"error": _out.RED, "warning": _out.YELLOW, "note": _out.DIM}
@@ -33,8 +35,9 @@ def fsck(
         raise InvalidInputError("--quick and --full exclude each other", code="usage", hint="gradient fsck --help")
     level: Literal["quick", "metadata", "full"] = "quick" if quick else "full" if full else "metadata"
     path = session.locate().repo_path
-    with progress("checking") as show:
-        report = _core.fsck(path, level=level, sample_percent=_percent(sample), progress=show)
+    percent = _percent(sample)
+    with naming_repository(path), progress("checking") as show:
+        report = _core.fsck(path, level=level, sample_percent=percent, progress=show)
     if as_json:
         _out.document(
             "gradient.fsck/1",
@@ -50,8 +53,22 @@ def fsck(
     else:
         _out.data(_text(path, report))
         if not report.clean:
-            _out.hint("gradient repair shows what can be mended; what can not has to come from a copy")
+            _out.hint(
+                way_out(report.findings)
+                or "gradient repair shows what can be mended; what can not has to come from a copy"
+            )
     return _exit.DONE if report.clean else _exit.DAMAGED
+
+
+def way_out(findings: "Sequence[Finding]") -> str | None:
+    """Return what helps where a repair does not; None where one may."""
+    files = {finding.file for finding in findings if finding.severity == "error"}
+    for file in ("format", "ops", "packs"):
+        if file in files:
+            return f"put {file} back from a copy of the repository: gradient repair can do nothing without it"
+    if files == {"config.json"}:
+        return "mend config.json, or delete it: it holds a name and a description, which no commit needs"
+    return None
 
 
 def finding_fields(finding: "Finding") -> dict[str, object]:

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from gradient.cli import _out
 from gradient.cli._params import Argument, Option, flag
-from gradient.cli._session import Session
+from gradient.cli._session import Session, tell_unreadable
+from gradient.errors import InvalidInputError
 
 
 def log(
@@ -19,13 +20,18 @@ def log(
     """Show commits.
 
     Each entry gives the commit's id, its branch and step, the bytes that it added and its message. A..B shows what
-    leads to B but not to A.
+    leads to B but not to A. A commit that can not be read has a row that says so, and makes the exit code 5; behind it
+    the log goes on where the operations say that the branch was before.
     """
+    if all_refs and ref is not None:
+        message = f"--all starts at every branch and tag, and takes no {_out.one_line(ref)} beside it"
+        raise InvalidInputError(message, code="usage", hint="gradient log --all, or gradient log REF")
     style: Literal["full", "oneline", "json"] = "json" if as_json else "oneline" if oneline else "full"
     with session.open() as repo:
-        text = repo.render_log(
-            ref,
-            all_refs=all_refs,
+        start, exclude = repo.log_ends(ref, all_refs=all_refs, readable=False)
+        text, unreadable = repo.core.render_log(
+            start,
+            exclude=exclude,
             limit=limit,
             style=style,
             graph=graph,
@@ -37,7 +43,8 @@ def log(
             _out.data(text, as_is=True)
         elif text:
             _out.paged(_out.painted_by_core(text))
-        elif not repo.log_ends(ref, all_refs=all_refs)[0]:
+        elif not start:
             _out.note("no commits yet")
         elif limit != 0:
             _out.note("no commits in that range")
+        tell_unreadable(repo, unreadable)

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from gradient.cli import _exit, _out
 from gradient.cli._params import flag
-from gradient.cli._session import Session
-from gradient.cli.fsck import finding_fields, finding_line
+from gradient.cli._session import WAYS_OUT, Session, naming_repository
+from gradient.cli.fsck import finding_fields, finding_line, way_out
 from gradient.progress import progress
 from gradient.refs import short_id
 
@@ -24,7 +24,7 @@ def repair(
     from gradient import _core
 
     path = session.locate().repo_path
-    with progress("checking") as show:
+    with naming_repository(path), progress("checking") as show:
         report = _core.repair(path, apply=apply, progress=show)
     if as_json:
         _out.document(
@@ -61,4 +61,8 @@ def repair(
             _out.note(f"  {short_id(commit)}  (gradient branch NAME {short_id(commit)} keeps it)")
     if (report.moves or report.publishes) and not apply:
         _out.hint("gradient repair --apply")
+    elif report.left:
+        names_commit = any((finding.object or "").startswith("commit ") for finding in report.left)
+        copy = "put what is named back from a copy of the repository; commits that do not need it are whole"
+        _out.hint(way_out(report.left) or (WAYS_OUT if names_commit else f"{copy}: gradient log --all"))
     return _exit.DAMAGED if report.left else _exit.DONE

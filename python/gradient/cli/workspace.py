@@ -27,7 +27,7 @@ def init(
         return
     _out.data(f"{'exists already' if config.existed else 'made'}: workspace {config.name}, {config.root_path}")
     if not config.existed:
-        _out.hint(f"cd {path} && gradient repo init NAME" if path != "." else "gradient repo init NAME")
+        _out.hint(f"cd {_out.quoted(path)} && gradient repo init NAME" if path != "." else "gradient repo init NAME")
 
 
 def status(

@@ -17,7 +17,7 @@ from gradient.engine.manifest import Manifest
 from gradient.engine.restoring import restore_latest, restore_ref
 from gradient.engine.session import Line, Session, open_sessions
 from gradient.engine.settings import Settings, settle
-from gradient.errors import InvalidInputError
+from gradient.errors import CorruptionError, InvalidInputError
 from gradient.refs import LATEST, parse_ref
 from gradient.repo import Repo
 from gradient.state import TrainState
@@ -150,8 +150,13 @@ def _start(session: Session, settings: Settings) -> int:
     step = 0
     if settings.resume is None:
         if has_commits:
-            name = session.repo.resolve(branch).name
-            logger.warning('branch %s has commits, the last is %s: resume="latest" goes on from there', branch, name)
+            try:
+                name = session.repo.resolve(branch).name
+            except CorruptionError as error:
+                logger.warning("the newest commit of branch %s can not be read (%s)", branch, error)
+            else:
+                text = 'branch %s has commits, the last is %s: resume="latest" goes on from there'
+                logger.warning(text, branch, name)
     elif settings.resume != LATEST:
         step = int(restore_ref(session, settings.resume, skip=skip))
     elif has_commits or (settings.resume_required and asked.branch is None):

@@ -6,7 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from gradient.engine.guards import checked_metrics, checked_step
+from gradient.engine.guards import check_text, checked_metrics, checked_step
 from gradient.engine.handle import CommitHandle
 from gradient.engine.session import Line
 from gradient.errors import ConflictError, GradientError, InvalidInputError
@@ -39,6 +39,7 @@ def commit(
     number = checked_step(step)
     if not isinstance(message, str):
         raise InvalidInputError(f"a message is a text, not {message!r}", code="bad-message")
+    check_text(message, "a message", code="bad-message")
     numbers = checked_metrics(metrics)
     if line.step is not None and number < line.step:
         raise InvalidInputError(

@@ -80,7 +80,24 @@ def checked_metrics(metrics: Metrics | None) -> dict[str, int | float]:
 def _metric_name(name: object) -> str:
     if not isinstance(name, str):
         raise InvalidInputError(f"the name of a metric is a text, not {name!r}", code="bad-metric")
+    check_text(name, "the name of a metric", code="bad-metric")
     return name
+
+
+def check_text(text: str, what: str, *, code: str) -> None:
+    """Refuse a text that UTF-8 can not write.
+
+    Raises:
+        InvalidInputError: It holds half of a surrogate pair; `what` it is is said.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(
+            f"{what} is no text: {text!r} has a lone surrogate",
+            code=code,
+            hint="text.encode(errors='replace').decode() is a text",
+        ) from None
 
 
 def _metric(name: str, value: Any) -> int | float:

@@ -65,7 +65,8 @@ class Manifest:
         """What the manifest says: one line a commit, oldest first, as gradient-desc appended them."""
         branches = self._repo.branches()
         start, _ = self._repo.log_ends(None, all_refs=True)
-        commits = self._repo.core.log(start, limit=NUM_COMMITS_MAX) if start else []
+        # What can not be read is left out: it is another branch's, or somebody has just resumed from before it.
+        commits = self._repo.core.readable_log(start, limit=NUM_COMMITS_MAX)[0] if start else []
         settings = self._repo.core.config
         head = {
             "schema": "gradient.manifest/1",

@@ -226,7 +226,8 @@ def _candidates(core: Repository, branch: str) -> Iterator[str]:
         except (CorruptionError, NotFoundError):
             break
         tip = parents[0] if parents else None
-    for operation in core.operations():
+    # The newest ones, where an old operation can not be read: newest first is what is wanted.
+    for operation in core.readable_operations()[0]:
         for name, before, after in operation.changes:
             for commit_id in (after, before):
                 if name == branch and commit_id is not None and commit_id not in seen:

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt};
 
 use crate::buffer::Sink;
-use crate::errors::{IntoPython, invalid};
+use crate::errors::{IntoPython, invalid, to_python};
 use crate::job::{check_callback, run};
 use crate::records::{CommitInfo, CommitResult, Operation, Resolved, head};
 use crate::tensors::StoredTensor;
@@ -225,6 +225,21 @@ impl Repository {
         Ok(rows.into_iter().map(CommitInfo::from).collect())
     }
 
+    #[pyo3(signature = (start, *, exclude=Vec::new(), limit=None, first_parent=false))]
+    fn readable_log(
+        &self,
+        py: Python<'_>,
+        start: Vec<String>,
+        exclude: Vec<String>,
+        limit: Option<usize>,
+        first_parent: bool,
+    ) -> PyResult<(Vec<CommitInfo>, BTreeMap<String, String>)> {
+        let inner = self.inner(py)?;
+        let query = query(py, &start, &exclude, limit, first_parent)?;
+        let (rows, unreadable) = py.detach(|| inner.readable_history(&query)).into_python(py)?;
+        Ok((rows.into_iter().map(CommitInfo::from).collect(), reasons(unreadable)))
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's, all by keyword")]
     #[pyo3(signature = (start, *, exclude=Vec::new(), limit=None, style="full", graph=false, color=false, now_ns=None, width=None))]
     fn render_log(
@@ -238,7 +253,7 @@ impl Repository {
         color: bool,
         now_ns: Option<i64>,
         width: Option<usize>,
-    ) -> PyResult<String> {
+    ) -> PyResult<(String, BTreeMap<String, String>)> {
         let inner = self.inner(py)?;
         let style = match style {
             "full" => LogStyle::Full,
@@ -249,10 +264,11 @@ impl Repository {
         let query = query(py, &start, &exclude, limit, false)?;
         let format = LogFormat { style, graph, color, now_ns, width };
         let text = py.detach(|| {
-            let rows = inner.history(&query)?;
+            let (rows, unreadable) = inner.readable_history(&query)?;
             let (table, head) = inner.refs()?;
             let branches = inner.branches_of(&rows, &table)?;
-            Ok::<_, gradient_repo::RepoError>(gradient_repo::render(&rows, &branches, &table, &head, format))
+            let text = gradient_repo::render(&rows, &branches, &unreadable, &table, &head, format);
+            Ok::<_, gradient_repo::RepoError>((text, reasons(unreadable)))
         });
         text.into_python(py)
     }
@@ -311,6 +327,14 @@ impl Repository {
         let inner = self.inner(py)?;
         let rows = py.detach(|| inner.operations(limit)).into_python(py)?;
         Ok(rows.into_iter().map(Operation::from).collect())
+    }
+
+    #[pyo3(signature = (*, limit=None))]
+    fn readable_operations(&self, py: Python<'_>, limit: Option<usize>) -> PyResult<(Vec<Operation>, Option<PyErr>)> {
+        let inner = self.inner(py)?;
+        let (rows, damage) = py.detach(|| inner.readable_operations(limit)).into_python(py)?;
+        let damage = damage.map(|error| to_python(py, &error, false));
+        Ok((rows.into_iter().map(Operation::from).collect(), damage))
     }
 
     fn undo(&self, py: Python<'_>) -> PyResult<Operation> {
@@ -379,6 +403,11 @@ fn query(
 ) -> PyResult<LogQuery> {
     let ids = |all: &[String]| all.iter().map(|id| commit_id(py, id)).collect::<PyResult<Vec<_>>>();
     Ok(LogQuery { start: ids(start)?, exclude: ids(exclude)?, limit, first_parent })
+}
+
+/// Commits that can not be read, and why.
+fn reasons(unreadable: Vec<gradient_repo::Unreadable>) -> BTreeMap<String, String> {
+    unreadable.into_iter().map(|hole| (hole.id.to_hex(), hole.why)).collect()
 }
 
 fn read_metrics(metrics: &Bound<'_, PyDict>) -> PyResult<Vec<(String, Metric)>> {

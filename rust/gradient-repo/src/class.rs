@@ -6,7 +6,7 @@ use gradient_storage::StorageError;
 
 use crate::error::{ErrorClass, Facts, RepoError};
 
-const OLDER: &str = "other commits may be whole: gradient log --all, then gradient show REF";
+const OLDER: &str = "other commits may be whole: gradient log --all, then gradient resume ID -- CMD";
 const SHORTAGE: &str = "nothing is damaged: free some memory, then try again";
 const OUT_OF_MEMORY: (ErrorClass, &str) = (ErrorClass::Storage, "out-of-memory");
 // The number is that of Linux and macOS alike.
@@ -28,6 +28,7 @@ impl RepoError {
             Self::NotARepository { .. } => (ErrorClass::NotFound, "not-a-repository"),
             Self::RefNotFound { .. } => (ErrorClass::NotFound, "ref-not-found"),
             Self::EmptyBranch { .. } => (ErrorClass::NotFound, "empty-branch"),
+            Self::LineBroken { .. } => (ErrorClass::Corruption, "broken-line"),
             Self::ComponentNotFound { .. } => (ErrorClass::NotFound, "component-not-found"),
             Self::AmbiguousPrefix { .. } => (ErrorClass::InvalidInput, "ambiguous-id"),
             Self::RefExists { .. } => (ErrorClass::AlreadyExists, "ref-exists"),
@@ -69,10 +70,10 @@ impl RepoError {
             Self::Damaged { file, .. } if file.starts_with("ops") => {
                 Some(format!("put {file} back from a copy of the repository; no commit is lost with it"))
             }
-            Self::Damaged { file, .. } if file == "format" => {
-                Some("put it back from a copy of the repository; gradient fsck says what else is damaged".into())
-            }
-            Self::Damaged { .. } | Self::Odb(OdbError::NotFound { .. }) => Some(OLDER.into()),
+            Self::Damaged { file, .. } if file == "format" => Some(
+                "put it back from a copy of the repository: nothing works without it, and no commit lies in it".into(),
+            ),
+            Self::Damaged { .. } | Self::LineBroken { .. } | Self::Odb(OdbError::NotFound { .. }) => Some(OLDER.into()),
             Self::Unsupported { .. } | Self::Odb(OdbError::Unsupported { .. }) => {
                 Some("pip install --upgrade gradient-store".into())
             }

@@ -60,6 +60,16 @@ pub enum RepoError {
         /// Branches that have commits.
         others: Vec<String>,
     },
+    /// A commit of the branch can not be read, and what lies behind it is not known.
+    #[error("{name}@{step} can not be found: commit {commit} of {name} can not be read, and so not what it came from")]
+    LineBroken {
+        /// The branch.
+        name: String,
+        /// The step that was looked for.
+        step: u64,
+        /// Short id of the commit.
+        commit: String,
+    },
     /// There is nothing of this kind in the commit.
     #[error("commit {commit} has no {section}/{name}")]
     ComponentNotFound {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::envelope::{self, FORMAT_VERSION};
 use crate::error::{RepoError, Result};
 use crate::record::{Fields, bytes, int, mapping};
+use crate::render::count;
 
 /// Magic of `format`.
 pub(crate) const FORMAT_MAGIC: [u8; 4] = *b"GRFM";
@@ -65,7 +66,11 @@ impl FormatFile {
             Err(RepoError::Storage(StorageError::NotFound { .. })) if num_operations + num_packs > 0 => {
                 Err(RepoError::Damaged {
                     file: "format".into(),
-                    reason: format!("it is missing, and there are {num_operations} operations and {num_packs} packs"),
+                    reason: format!(
+                        "it is missing, and there are {} and {}",
+                        count(num_operations, "operation"),
+                        count(num_packs, "pack")
+                    ),
                 })
             }
             Err(RepoError::Storage(StorageError::NotFound { .. })) => {

@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use gradient_object::{Commit, CommitId};
 use gradient_odb::{CommitRows, OdbError};
 
-use crate::error::{RepoError, Result};
+use crate::error::{ErrorClass, RepoError, Result};
 use crate::operation::{RefTable, Target};
 use crate::repository::Repository;
 
@@ -34,6 +34,17 @@ pub struct LogQuery {
     pub first_parent: bool,
 }
 
+/// A commit that refs lead to and that can not be read, and so neither can what it says of its parents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its id.
+    pub id: CommitId,
+    /// The commit that names it as its parent; none if only a ref does.
+    pub child: Option<CommitId>,
+    /// What is wrong.
+    pub why: String,
+}
+
 impl Repository {
     /// Reads one commit, verified against its id.
     ///
@@ -55,7 +66,10 @@ impl Repository {
     /// # Errors
     /// As [`Repository::commit_of`].
     pub fn log_row(&self, id: &CommitId) -> Result<LogRow> {
-        row_in(&*self.odb.commits()?, id)
+        self.row_in(&*self.odb.commits()?, id)?.or_else(|_| {
+            let commit = self.commit_of(id)?;
+            Ok(LogRow { id: *id, commit, added_len: 0 })
+        })
     }
 
     /// Whether `ancestor` is `descendant` or is reached from it through parents.
@@ -87,9 +101,25 @@ impl Repository {
     /// # Errors
     /// As [`Repository::commit_of`].
     pub fn history(&self, query: &LogQuery) -> Result<Vec<LogRow>> {
+        let (rows, unreadable) = self.readable_history(query)?;
+        match unreadable.first() {
+            Some(first) => Err(self.commit_of(&first.id).err().unwrap_or_else(|| RepoError::missing_commit(&first.id))),
+            None => Ok(rows),
+        }
+    }
+
+    /// As [`Repository::history`], without what can not be read, and that beside it.
+    ///
+    /// Behind a commit that can not be read it goes on where the operations say that the branch was before.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub fn readable_history(&self, query: &LogQuery) -> Result<(Vec<LogRow>, Vec<Unreadable>)> {
         let rows = self.odb.commits()?;
-        let excluded = Reached::from(&rows, &query.exclude, &Reached::default(), false)?;
-        let reached = Reached::from(&rows, &query.start, &excluded, query.first_parent)?;
+        let mut before = Before::new(self);
+        let excluded = Reached::from(&rows, &query.exclude, &Reached::default(), false, &mut before)?;
+        let mut reached = Reached::from(&rows, &query.start, &excluded, query.first_parent, &mut before)?;
+        let mut unreadable = std::mem::take(&mut reached.unreadable);
         let mut num_children = vec![0_usize; reached.rows.len()];
         for parent in reached.parents.iter().flatten() {
             num_children[*parent] += 1;
@@ -114,18 +144,24 @@ impl Repository {
             }
         }
         let mut rows: Vec<Option<LogRow>> = reached.rows.into_iter().map(Some).collect();
-        Ok(order.into_iter().filter_map(|at| rows[at].take()).collect())
+        let rows: Vec<LogRow> = order.into_iter().filter_map(|at| rows[at].take()).collect();
+        if query.limit.is_some() {
+            let shown: HashSet<CommitId> = rows.iter().map(|row| row.id).collect();
+            unreadable.retain(|hole| hole.child.is_none_or(|child| shown.contains(&child)));
+        }
+        Ok((rows, unreadable))
     }
 }
 
 impl Repository {
     /// For each row the branch on whose present line `branch@step` leads to it: the one it was made on, else the first
-    /// that has it; none if no such name does.
+    /// that has it; none if no such name does. A commit that can not be read ends a line, unless operations lead on.
     ///
     /// # Errors
-    /// As [`Repository::commit_of`].
+    /// Storage errors.
     pub fn branches_of(&self, rows: &[LogRow], table: &RefTable) -> Result<Vec<Option<String>>> {
         let stored = self.odb.commits()?;
+        let mut before = Before::new(self);
         let at: HashMap<CommitId, usize> = rows.iter().enumerate().map(|(at, row)| (row.id, at)).collect();
         let mut names: Vec<Option<&str>> = vec![None; rows.len()];
         let mut left = rows.len();
@@ -138,9 +174,12 @@ impl Repository {
                 let read;
                 let commit = if let Some(at) = known {
                     &rows[at].commit
-                } else {
-                    read = Self::commit_in(&stored, &id)?;
+                } else if let Ok(found) = self.row_in(&stored, &id)? {
+                    read = found.commit;
                     &read
+                } else {
+                    next = before.of(&id)?.filter(|_| walked.insert(id));
+                    continue;
                 };
                 // From here on the line is another branch's too, and that one has named it.
                 if !walked.insert(id) && commit.branch != *name {
@@ -160,9 +199,69 @@ impl Repository {
     }
 }
 
-fn row_in(rows: &CommitRows, id: &CommitId) -> Result<LogRow> {
-    let commit = Repository::commit_in(rows, id)?;
-    Ok(LogRow { id: *id, commit, added_len: rows.added_len(id).unwrap_or(0) })
+impl Repository {
+    /// The row of a commit, or why it can not be read.
+    ///
+    /// # Errors
+    /// Storage errors that are no damage.
+    fn row_in(&self, rows: &CommitRows, id: &CommitId) -> Result<Result<LogRow, String>> {
+        if let Ok(Some(commit)) = rows.get(id) {
+            return Ok(Ok(LogRow { id: *id, commit, added_len: rows.added_len(id).unwrap_or(0) }));
+        }
+        match self.commit_of(id) {
+            Ok(commit) => Ok(Ok(LogRow { id: *id, commit, added_len: 0 })),
+            Err(error) if error.class() == ErrorClass::Corruption => Ok(Err(error.to_string())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Walks a line: calls `then` with each commit of it that can be read, and with none for others, until it returns
+    /// false.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub(crate) fn walk(
+        &self,
+        tip: CommitId,
+        mut then: impl FnMut(CommitId, Option<&Commit>) -> Result<bool>,
+    ) -> Result<()> {
+        let rows = self.odb.commits()?;
+        let mut before = Before::new(self);
+        // What operations say need not be a line: it could lead round.
+        let mut passed = HashSet::new();
+        let mut next = Some(tip);
+        while let Some(id) = next.filter(|id| passed.insert(*id)) {
+            let found = self.row_in(&rows, &id)?.ok();
+            if !then(id, found.as_ref().map(|row| &row.commit))? {
+                return Ok(());
+            }
+            next = match found {
+                Some(row) => row.commit.parents.first().copied(),
+                None => before.of(&id)?,
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Where branches were before they went to a commit: read from the operations when the first is asked for.
+struct Before<'a> {
+    repo: &'a Repository,
+    by_commit: Option<HashMap<CommitId, CommitId>>,
+}
+
+impl<'a> Before<'a> {
+    fn new(repo: &'a Repository) -> Self {
+        Self { repo, by_commit: None }
+    }
+
+    fn of(&mut self, id: &CommitId) -> Result<Option<CommitId>> {
+        let by_commit = match &mut self.by_commit {
+            Some(by_commit) => by_commit,
+            None => self.by_commit.insert(self.repo.tips_before()?),
+        };
+        Ok(by_commit.get(id).copied())
+    }
 }
 
 /// Commits that were reached, each with the positions of its parents among them.
@@ -171,19 +270,29 @@ struct Reached {
     at: HashMap<CommitId, usize>,
     rows: Vec<LogRow>,
     parents: Vec<Vec<usize>>,
+    passed: HashSet<CommitId>,
+    unreadable: Vec<Unreadable>,
 }
 
 impl Reached {
-    fn from(rows: &CommitRows, start: &[CommitId], without: &Self, first_parent: bool) -> Result<Self> {
+    fn from(
+        rows: &CommitRows,
+        start: &[CommitId],
+        without: &Self,
+        first_parent: bool,
+        before: &mut Before<'_>,
+    ) -> Result<Self> {
         let mut reached = Self::default();
         for id in start {
-            reached.add(rows, *id, without)?;
+            reached.add(rows, *id, None, without, before)?;
         }
         let mut next = 0;
         while let Some(row) = reached.rows.get(next) {
+            let child = row.id;
             let parents = row.commit.parents.iter().copied().take(if first_parent { 1 } else { usize::MAX });
             let parents: Vec<CommitId> = parents.collect();
-            let parents = parents.into_iter().filter_map(|id| reached.add(rows, id, without).transpose());
+            let parents =
+                parents.into_iter().filter_map(|id| reached.add(rows, id, Some(child), without, before).transpose());
             let parents = parents.collect::<Result<_>>()?;
             reached.parents.push(parents);
             next += 1;
@@ -191,18 +300,38 @@ impl Reached {
         Ok(reached)
     }
 
-    /// Returns the position of a commit; none if it is left out.
-    fn add(&mut self, rows: &CommitRows, id: CommitId, without: &Self) -> Result<Option<usize>> {
-        if without.at.contains_key(&id) {
-            return Ok(None);
-        }
-        match self.at.entry(id) {
-            Entry::Occupied(known) => Ok(Some(*known.get())),
-            Entry::Vacant(new) => {
-                let at = self.rows.len();
-                self.rows.push(row_in(rows, &id)?);
-                Ok(Some(*new.insert(at)))
+    /// Returns the position of a commit; none if it is left out or can not be read.
+    fn add(
+        &mut self,
+        rows: &CommitRows,
+        id: CommitId,
+        child: Option<CommitId>,
+        without: &Self,
+        before: &mut Before<'_>,
+    ) -> Result<Option<usize>> {
+        let (mut next, mut behind_hole) = (Some(id), false);
+        while let Some(id) = next {
+            if without.at.contains_key(&id) || self.passed.contains(&id) {
+                return Ok(None);
+            }
+            // What lies behind a commit that can not be read need not be its parent.
+            match self.at.entry(id) {
+                Entry::Occupied(known) => return Ok(Some(*known.get()).filter(|_| !behind_hole)),
+                Entry::Vacant(new) => match before.repo.row_in(rows, &id)? {
+                    Ok(row) => {
+                        let at = self.rows.len();
+                        self.rows.push(row);
+                        new.insert(at);
+                        return Ok(Some(at).filter(|_| !behind_hole));
+                    }
+                    Err(why) => {
+                        self.passed.insert(id);
+                        self.unreadable.push(Unreadable { id, child, why });
+                        (next, behind_hole) = (before.of(&id)?, true);
+                    }
+                },
             }
         }
+        Ok(None)
     }
 }

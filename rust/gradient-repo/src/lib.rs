@@ -46,7 +46,7 @@ pub use commit::{CommitOutcome, CommitRequest, Staged};
 pub use error::{ErrorClass, Facts, RepoError, Result};
 pub use format_file::{Config, FormatFile};
 pub use fsck::{Finding, FsckLevel, FsckOptions, FsckReport, Severity, fsck};
-pub use history::{LogQuery, LogRow};
+pub use history::{LogQuery, LogRow, Unreadable};
 pub use names::{check_name, nearest};
 pub use operation::{By, Head, Operation, OperationKind, RefTable, Refs, Subject, Target};
 pub use oplog::{HeadState, OperationLog, Published, UnreadableHead};

@@ -6,8 +6,11 @@ use std::fmt::Write as _;
 use gradient_object::{CommitId, CommitKind, Metric};
 
 use crate::clock::{iso8601, relative};
-use crate::history::LogRow;
+use crate::history::{LogRow, Unreadable};
 use crate::operation::{Head, RefTable, Target};
+
+/// The column of places is as wide as the longest of those up to this.
+const PLACE_LEN_MAX: usize = 24;
 
 /// How a log is rendered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,41 +38,77 @@ pub struct LogFormat {
     pub width: Option<usize>,
 }
 
-/// Renders `rows`; `branches` says on which branch `branch@step` leads to each ([`Repository::branches_of`]).
+/// Renders `rows`; `branches` says on which branch `branch@step` leads to each ([`Repository::branches_of`]). Commits that
+/// can not be read have rows too: behind the child that names them, or first.
 ///
 /// [`Repository::branches_of`]: crate::Repository::branches_of
 pub fn render(
     rows: &[LogRow],
     branches: &[Option<String>],
+    unreadable: &[Unreadable],
     table: &RefTable,
     head: &Head,
     format: LogFormat,
 ) -> String {
     let names = decorations(table, head);
     if format.style == LogStyle::Json {
-        return json(rows, branches, &names);
+        return json(rows, branches, unreadable, &names);
     }
     let places: Vec<String> = rows.iter().zip(branches).map(|(row, branch)| place(row, branch.as_deref())).collect();
     let mut text = String::with_capacity(rows.len() * 96);
     let mut graph = Graph::default();
-    let step_width = places.iter().map(String::len).max().unwrap_or(0).min(40);
+    // A long name makes its own line long, and no other.
+    let step_width =
+        places.iter().map(|place| place.chars().count()).filter(|len| *len <= PLACE_LEN_MAX).max().unwrap_or(0);
+    let mut holes: HashMap<Option<CommitId>, Vec<&Unreadable>> = HashMap::new();
+    for hole in unreadable {
+        holes.entry(hole.child).or_default().push(hole);
+    }
+    let mut put_holes = |text: &mut String, child: Option<CommitId>| {
+        for hole in holes.remove(&child).into_iter().flatten() {
+            let start = text.len();
+            text.push_str(if format.graph { "x " } else { "" });
+            put_hole(text, hole, names.get(&hole.id), format);
+            end_line(text, start, format);
+        }
+    };
+    put_holes(&mut text, None);
     for (row, place) in rows.iter().zip(&places) {
         let (prefix, joins) = if format.graph { graph.draw(row) } else { (String::new(), None) };
         let start = text.len();
         text.push_str(&prefix);
         line(&mut text, row, place, names.get(&row.id), format, step_width);
-        if let Some(width) = format.width.filter(|_| !format.color)
-            && let Some((end, _)) = text[start..].char_indices().nth(width)
-        {
-            text.truncate(start + end);
-        }
-        text.push('\n');
+        end_line(&mut text, start, format);
         if let Some(joins) = joins {
             text.push_str(&joins);
             text.push('\n');
         }
+        put_holes(&mut text, Some(row.id));
     }
     text
+}
+
+fn end_line(text: &mut String, start: usize, format: LogFormat) {
+    if let Some(width) = format.width.filter(|_| !format.color)
+        && let Some((end, _)) = text[start..].char_indices().nth(width)
+    {
+        text.truncate(start + end);
+    }
+    text.push('\n');
+}
+
+fn put_hole(line: &mut String, hole: &Unreadable, names: Option<&Vec<String>>, format: LogFormat) {
+    let id = hole.id.short();
+    let _ = if format.color { write!(line, "\x1b[31m{id}\x1b[0m") } else { write!(line, "{id}") };
+    put_names(line, names, format);
+    line.push_str("  can not be read, nor what it came from");
+}
+
+fn put_names(line: &mut String, names: Option<&Vec<String>>, format: LogFormat) {
+    if let Some(names) = names {
+        let names = printable(&names.join(", "));
+        let _ = if format.color { write!(line, "  \x1b[36m({names})\x1b[0m") } else { write!(line, "  ({names})") };
+    }
 }
 
 // A name that leads to the commit; where there is none, the step alone.
@@ -104,10 +143,7 @@ fn line(
             let _ = write!(line, " {place}");
         }
     }
-    if let Some(names) = names {
-        let names = printable(&names.join(", "));
-        let _ = if format.color { write!(line, "  \x1b[36m({names})\x1b[0m") } else { write!(line, "  ({names})") };
-    }
+    put_names(line, names, format);
     let message = row.commit.message.lines().next().unwrap_or_default();
     if !message.is_empty() {
         let _ = write!(line, "  {}", printable(message));
@@ -132,6 +168,11 @@ pub fn size(bytes: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS.get(unit).unwrap_or(&"EiB"))
 }
 
+/// `1 file`, `2 files`.
+pub(crate) fn count(num: usize, what: &str) -> String {
+    format!("{num} {what}{}", if num == 1 { "" } else { "s" })
+}
+
 fn decorations(table: &RefTable, head: &Head) -> HashMap<CommitId, Vec<String>> {
     let mut names: HashMap<CommitId, Vec<String>> = HashMap::new();
     if let Head::Commit(id) = head {
@@ -149,7 +190,12 @@ fn decorations(table: &RefTable, head: &Head) -> HashMap<CommitId, Vec<String>> 
     names
 }
 
-fn json(rows: &[LogRow], branches: &[Option<String>], names: &HashMap<CommitId, Vec<String>>) -> String {
+fn json(
+    rows: &[LogRow],
+    branches: &[Option<String>],
+    unreadable: &[Unreadable],
+    names: &HashMap<CommitId, Vec<String>>,
+) -> String {
     let mut text = String::with_capacity(rows.len() * 400);
     text.push_str("{\"schema\":\"gradient.log/1\",\"commits\":[");
     for (at, row) in rows.iter().enumerate() {
@@ -179,14 +225,29 @@ fn json(rows: &[LogRow], branches: &[Option<String>], names: &HashMap<CommitId, 
             let comma = if at == 0 { "" } else { "," };
             let _ = write!(text, "{comma}{}:{}", string(name), number(*metric));
         }
-        text.push_str("},\"refs\":[");
-        for (at, name) in names.get(&row.id).into_iter().flatten().enumerate() {
-            let _ = write!(text, "{}{}", if at == 0 { "" } else { "," }, string(name));
-        }
-        text.push_str("]}");
+        text.push_str("},\"refs\":");
+        put_refs(&mut text, names.get(&row.id));
+        text.push('}');
+    }
+    text.push_str("\n],\"unreadable\":[");
+    for (at, hole) in unreadable.iter().enumerate() {
+        let child = hole.child.map_or_else(|| "null".to_owned(), |child| string(&child.to_hex()));
+        text.push_str(if at == 0 { "\n" } else { ",\n" });
+        let _ =
+            write!(text, "{{\"id\":\"{}\",\"child\":{child},\"why\":{},\"refs\":", hole.id.to_hex(), string(&hole.why));
+        put_refs(&mut text, names.get(&hole.id));
+        text.push('}');
     }
     text.push_str("\n]}\n");
     text
+}
+
+fn put_refs(text: &mut String, names: Option<&Vec<String>>) {
+    text.push('[');
+    for (at, name) in names.into_iter().flatten().enumerate() {
+        let _ = write!(text, "{}{}", if at == 0 { "" } else { "," }, string(name));
+    }
+    text.push(']');
 }
 
 fn string(text: &str) -> String {

@@ -91,26 +91,45 @@ impl Repository {
     // The newest commit of that step on the branch's present line; else the newest that was ever its tip.
     fn at_step(&self, table: &RefTable, name: &str, step: u64) -> Result<Resolved> {
         let mut steps = Vec::new();
+        let mut unreadable = None;
         if let Some(target) = table.get(name) {
-            let rows = self.odb.commits()?;
-            let mut next = Some(target.commit());
-            while let Some(id) = next {
-                let commit = Self::commit_in(&rows, &id)?;
-                if commit.step == step {
-                    return self.resolved(id, Some(name.to_owned()), Vec::new());
-                }
+            let mut found = None;
+            self.walk(target.commit(), |id, commit| {
+                let Some(commit) = commit else {
+                    unreadable = unreadable.or(Some(id));
+                    return Ok(true);
+                };
                 steps.push(commit.step);
-                next = commit.parents.first().copied();
+                found = (commit.step == step).then_some(id);
+                Ok(found.is_none())
+            })?;
+            if let Some(id) = found {
+                let notice = unreadable.map(|gap| {
+                    let gap = gap.short();
+                    format!(
+                        "commit {gap} of {name} can not be read: that {name}@{step} is {} is what operations say",
+                        id.short()
+                    )
+                });
+                return self.resolved(id, Some(name.to_owned()), notice.into_iter().collect());
             }
         }
         let mut seen = false;
-        for tip in self.former_tips(name)? {
+        let (former, damage) = self.former_tips(name)?;
+        for tip in former {
             seen = true;
             let Ok(commit) = self.odb.read_commit(&tip) else { continue };
             if commit.step == step {
                 let notice = format!("{name}@{step} is not on the present line of {name}: commit {}", tip.short());
                 return self.resolved(tip, Some(name.to_owned()), vec![notice]);
             }
+        }
+        if let Some(gap) = unreadable {
+            // It may be this one, or lie behind it.
+            return Err(RepoError::LineBroken { name: name.to_owned(), step, commit: gap.short() });
+        }
+        if let Some(damage) = damage {
+            return Err(damage);
         }
         if !seen && !table.contains_key(name) {
             let near = nearest(name, branches(table).iter().map(String::as_str));

@@ -43,32 +43,35 @@ impl Repository {
     ///
     /// # Errors
     /// - [`RepoError::Invalid`]: they are too many to be listed at once.
-    /// - Damaged operations; storage errors.
+    /// - Damaged operations, if what is asked for does not lie behind them; storage errors.
     pub fn operations(&self, limit: Option<usize>) -> Result<Vec<OperationRow>> {
+        match self.readable_operations(limit)? {
+            (rows, None) => Ok(rows),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// Operations, newest first, as far as they can be read: those behind the newest damaged one, but for the first of
+    /// them, whose changes are not known; and why there are no more, if more were asked for.
+    ///
+    /// # Errors
+    /// As [`Repository::operations`], but for damage.
+    pub fn readable_operations(&self, limit: Option<usize>) -> Result<(Vec<OperationRow>, Option<RepoError>)> {
         let newest = self.lock()?.head.operation.n;
         let limit = limit.unwrap_or(usize::MAX);
-        let (mut rows, mut len) = (VecDeque::new(), 0);
-        let mut stacks = Stacks::default();
-        self.log.replay(newest, |step| {
-            stacks.take(&step);
-            let row = row(step, false);
-            len += row_len(&row);
-            rows.push_back(row);
-            while rows.len() > limit
-                && let Some(gone) = rows.pop_front()
-            {
-                len -= row_len(&gone);
-            }
-            if len > LISTED_BYTES_MAX {
+        let (mut listing, error): (Listing, _) = self.log.replay_newest(newest, |listing: &mut Listing, step| {
+            listing.take(step, limit);
+            if listing.len > LISTED_BYTES_MAX {
                 let message = format!("the list of {newest} operations is longer than {} MiB", LISTED_BYTES_MAX >> 20);
                 return Err(RepoError::invalid(message, "list the newest ones: gradient ops --limit 1000"));
             }
             Ok(())
         })?;
-        for row in &mut rows {
-            row.undone = stacks.undone.contains(row.operation.n);
+        for row in &mut listing.rows {
+            row.undone = listing.stacks.undone.contains(row.operation.n);
         }
-        Ok(rows.into_iter().rev().collect())
+        let error = error.filter(|_| listing.rows.len() < limit);
+        Ok((listing.rows.into_iter().rev().collect(), error))
     }
 
     /// Takes back the newest operation that moved a ref or HEAD and was not taken back yet.
@@ -91,14 +94,16 @@ impl Repository {
         let undo = kind == OperationKind::Undo;
         let what = if undo { "undo" } else { "redo" };
         self.change(|head| {
-            let mut stacks = Stacks::default();
-            self.log.replay(head.operation.n, |step| {
-                stacks.take(&step);
-                Ok(())
-            })?;
+            // Of a log with a damaged operation what lies behind it is enough, if there is something to take back.
+            let (stacks, mut damage): (Stacks, _) =
+                self.log.replay_newest(head.operation.n, |stacks: &mut Stacks, step| {
+                    stacks.take(&step);
+                    Ok(())
+                })?;
             let number = if undo { stacks.applied.newest() } else { stacks.undone.newest() };
-            let number = number.ok_or(RepoError::NothingTo { what })?;
-            let step = self.step(number, undo)?.ok_or(RepoError::NothingTo { what })?;
+            let step = number.map(|number| self.step(number, head.operation.n, undo)).transpose()?.flatten();
+            let step = step.ok_or_else(|| damage.take().unwrap_or(RepoError::NothingTo { what }))?;
+            let number = step.row.operation.n;
             let mut changes = BTreeMap::new();
             for RefChange { name, before, after } in step.changes {
                 let (from, to) = if undo { (after, before) } else { (before, after) };
@@ -119,14 +124,14 @@ impl Repository {
         })
     }
 
-    /// The commits that a branch ever pointed to, newest first.
+    /// The commits that a branch ever pointed to, newest first, and why they may not be all.
     ///
     /// # Errors
-    /// Damaged operations; storage errors.
-    pub(crate) fn former_tips(&self, branch: &str) -> Result<Vec<CommitId>> {
+    /// Storage errors.
+    pub(crate) fn former_tips(&self, branch: &str) -> Result<(Vec<CommitId>, Option<RepoError>)> {
         let newest = self.lock()?.head.operation.n;
         let mut tips = Vec::new();
-        self.log.replay(newest, |step| {
+        let damage = self.log.replay_readable(newest, |step| {
             if let Some(Target::Branch(tip)) = step.table.get(branch)
                 && tips.last() != Some(tip)
             {
@@ -135,20 +140,37 @@ impl Repository {
             Ok(())
         })?;
         tips.reverse();
-        Ok(tips)
+        Ok((tips, damage))
     }
 
-    /// Operation `number` with all that it moved.
-    fn step(&self, number: u64, undone: bool) -> Result<Option<Step>> {
-        let mut before = first_head();
+    /// For each commit that was made on a branch, where the branch was before; of operations that can be read.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub(crate) fn tips_before(&self) -> Result<HashMap<CommitId, CommitId>> {
+        let newest = self.lock()?.head.operation.n;
+        let mut before = HashMap::new();
+        self.log.replay_readable(newest, |step| {
+            if step.operation.kind == OperationKind::Commit {
+                for change in &step.changes {
+                    if let (Some(Target::Branch(old)), Some(Target::Branch(new))) = (change.before, change.after) {
+                        before.insert(new, old);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(before)
+    }
+
+    /// Operation `number` of `newest` with all that it moved.
+    fn step(&self, number: u64, newest: u64, undone: bool) -> Result<Option<Step>> {
         let mut found = None;
-        self.log.replay(number, |step| {
+        self.log.replay_readable(newest, |step| {
             if step.operation.n == number {
-                let after = step.operation.head.clone();
+                let (before, after) = (step.head_before.clone(), step.operation.head.clone());
                 let changes = step.changes.clone();
-                found = Some(Step { row: row(step, undone), changes, before: before.clone(), after });
-            } else {
-                before = step.operation.head;
+                found = Some(Step { row: row(step, undone), changes, before, after });
             }
             Ok(())
         })?;
@@ -156,8 +178,27 @@ impl Repository {
     }
 }
 
-fn first_head() -> Head {
-    Head::Branch("main".to_owned())
+/// The rows of a list of operations.
+#[derive(Default)]
+struct Listing {
+    rows: VecDeque<OperationRow>,
+    len: usize,
+    stacks: Stacks,
+}
+
+impl Listing {
+    /// Takes the next operation, and lets the oldest go where there are more than `limit`.
+    fn take(&mut self, step: Replayed<'_>, limit: usize) {
+        self.stacks.take(&step);
+        let row = row(step, false);
+        self.len += row_len(&row);
+        self.rows.push_back(row);
+        while self.rows.len() > limit
+            && let Some(gone) = self.rows.pop_front()
+        {
+            self.len -= row_len(&gone);
+        }
+    }
 }
 
 /// Numbers of operations in the order in which they were put here; one goes in no more time than the others come.
@@ -191,16 +232,10 @@ impl Stack {
 }
 
 /// The operations that stand, and those taken back that a redo can make again.
+#[derive(Default)]
 struct Stacks {
     applied: Stack,
     undone: Stack,
-    head: Head,
-}
-
-impl Default for Stacks {
-    fn default() -> Self {
-        Self { applied: Stack::default(), undone: Stack::default(), head: first_head() }
-    }
 }
 
 impl Stacks {
@@ -215,13 +250,12 @@ impl Stacks {
                 self.undone.remove(*n);
                 self.applied.push(*n);
             }
-            _ if (step.changes.is_empty() && operation.head == self.head) || operation.n == 1 => {}
+            _ if (step.changes.is_empty() && operation.head == step.head_before) || operation.n == 1 => {}
             _ => {
                 self.applied.push(operation.n);
                 self.undone = Stack::default();
             }
         }
-        self.head.clone_from(&operation.head);
     }
 }
 

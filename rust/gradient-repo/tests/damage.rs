@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gradient_object::CommitId;
 use gradient_odb::Progress;
-use gradient_repo::{ErrorClass, RepoError, Repository, Severity, repair};
+use gradient_repo::{ErrorClass, LogQuery, RepoError, Repository, Severity, repair};
 use gradient_storage::{Durability, Folder, Key, MemoryStorage, Storage};
 use support::{FULL, Line, check, new, reopen};
 
@@ -92,13 +92,72 @@ fn a_damaged_operation_of_the_past_costs_its_own_story_and_no_more() {
     let other = reopen(&storage);
     assert_eq!(other.notices().expect("open"), Vec::<String>::new());
     assert_eq!(other.resolve("main@2", None).expect("on the line").commit, ids[1]);
-    for refused in [other.operations(None).expect_err("damaged"), other.undo().expect_err("damaged")] {
-        assert_eq!(refused.class(), ErrorClass::Corruption);
-        assert_eq!(refused.facts().path, Some(format!("ops/{:020}", 3)));
-        assert!(refused.hint().is_some_and(|hint| hint.contains("from a copy")));
-    }
+    let refused = other.operations(None).expect_err("damaged");
+    assert_eq!(refused.class(), ErrorClass::Corruption);
+    assert_eq!(refused.facts().path, Some(format!("ops/{:020}", 3)));
+    assert!(refused.hint().is_some_and(|hint| hint.contains("from a copy")));
     Line::from(&other, "main", ids[4]).commit(6, 2);
     assert_eq!(read(&storage, &Key::operation(3)), spoilt);
+}
+
+#[test]
+fn operations_behind_a_damaged_or_missing_one_are_listed_taken_back_and_made_again() {
+    for gone in [false, true] {
+        let (storage, repo) = new();
+        let mut line = Line::new(&repo, "main");
+        let ids: Vec<_> = (1..6).map(|step| line.commit(step, 1).commit).collect();
+        let whole = repo.operations(None).expect("all of them");
+        spoil(&storage, &Key::operation(3));
+        if gone {
+            storage.delete(&Key::operation(3)).expect("gone");
+        }
+        let other = reopen(&storage);
+        let (rows, error) = other.readable_operations(None).expect("some of them");
+        let numbers =
+            |rows: &[gradient_repo::OperationRow]| -> Vec<u64> { rows.iter().map(|row| row.operation.n).collect() };
+        assert_eq!(numbers(&rows), [6, 5], "what operation 4 changed is not known");
+        assert_eq!(rows.iter().map(|row| &row.changes).collect::<Vec<_>>(), [&whole[0].changes, &whole[1].changes]);
+        let error = error.expect("there are older ones");
+        assert_eq!((error.class(), error.facts().path), (ErrorClass::Corruption, Some(format!("ops/{:020}", 3))));
+        assert!(error.hint().is_some_and(|hint| hint.contains("from a copy")));
+        assert_eq!(numbers(&other.operations(Some(2)).expect("no more were asked for")), [6, 5]);
+        assert_eq!(other.operations(Some(3)).expect_err("damaged").class(), ErrorClass::Corruption);
+
+        assert_eq!(other.undo().expect("taken back").operation.n, 6);
+        assert_eq!(other.undo().expect("taken back").operation.n, 5);
+        assert_eq!(other.resolve("main", None).expect("the branch").commit, ids[2]);
+        assert_eq!(other.undo().expect_err("what operation 4 changed is not known").class(), ErrorClass::Corruption);
+        assert_eq!(other.redo().expect("made again").operation.n, 5);
+        assert_eq!(other.resolve("main", None).expect("the branch").commit, ids[3]);
+    }
+}
+
+#[test]
+fn a_commit_that_can_not_be_read_is_a_hole_in_the_log_and_no_end_of_it() {
+    for hole in [1, 2, 4] {
+        let (storage, repo) = new();
+        let mut line = Line::new(&repo, "main");
+        let ids: Vec<_> = (1..6).map(|step| line.commit(step, step as u8).commit).collect();
+        let pack = repo.odb().find_pack(&ids[hole].into()).expect("its pack");
+        storage.replace(&pack.key(), &[0; 10], Durability::Unsynced).expect("spoilt");
+        let other = reopen(&storage);
+        let query = LogQuery { start: vec![ids[4]], ..LogQuery::default() };
+        let (rows, unreadable) = other.readable_history(&query).expect("the others");
+        let shown: Vec<_> = rows.iter().map(|row| row.id).collect();
+        let expected: Vec<_> = ids.iter().rev().copied().filter(|id| *id != ids[hole]).collect();
+        assert_eq!(shown, expected);
+        assert_eq!(unreadable.len(), 1);
+        assert_eq!((unreadable[0].id, unreadable[0].child), (ids[hole], ids.get(hole + 1).copied()));
+        assert_eq!(other.history(&query).expect_err("it is not whole").class(), ErrorClass::Corruption);
+        for (at, id) in ids.iter().enumerate().filter(|(at, _)| *at != hole) {
+            let found = other.resolve(&format!("main@{}", at + 1), None).expect("by the operations");
+            assert_eq!(found.commit, *id);
+            assert_eq!(found.notices.len(), usize::from(at < hole), "what operations say is said to be that");
+        }
+        let error = other.resolve(&format!("main@{}", hole + 1), None).expect_err("it can not be read");
+        assert!(error.to_string().contains(&ids[hole].short()), "{error}");
+        assert_eq!(error.class(), ErrorClass::Corruption);
+    }
 }
 
 #[test]

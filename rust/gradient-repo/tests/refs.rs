@@ -77,7 +77,7 @@ fn the_graph_joins_the_lanes_of_a_fork() {
     let start = table.values().map(|target| target.commit()).collect();
     let rows = repo.history(&LogQuery { start, ..Default::default() }).expect("history");
     let format = LogFormat { style: LogStyle::Oneline, graph: true, color: false, now_ns: None, width: None };
-    let text = render(&rows, &repo.branches_of(&rows, &table).expect("walked"), &table, &head, format);
+    let text = render(&rows, &repo.branches_of(&rows, &table).expect("walked"), &[], &table, &head, format);
     let shape: Vec<String> =
         text.lines().map(|line| line.chars().take_while(|c| "|*/ ".contains(*c)).collect::<String>()).collect();
     assert_eq!(shape, ["* ", "| * ", "|/", "* "], "{text}");
@@ -94,9 +94,15 @@ fn the_json_log_is_one_document_with_every_commit() {
     let start = table.values().map(|target| target.commit()).collect();
     let rows = repo.history(&LogQuery { start, ..Default::default() }).expect("history");
     let format = LogFormat { style: LogStyle::Json, graph: false, color: false, now_ns: None, width: None };
-    let document: serde_json::Value =
-        serde_json::from_str(&render(&rows, &repo.branches_of(&rows, &table).expect("walked"), &table, &head, format))
-            .expect("JSON");
+    let document: serde_json::Value = serde_json::from_str(&render(
+        &rows,
+        &repo.branches_of(&rows, &table).expect("walked"),
+        &[],
+        &table,
+        &head,
+        format,
+    ))
+    .expect("JSON");
     assert_eq!(document["schema"], "gradient.log/1");
     assert_eq!(document["commits"][0]["step"], 2);
     assert_eq!(document["commits"][0]["parents"][0], document["commits"][1]["id"]);
@@ -134,7 +140,7 @@ fn a_name_that_the_log_shows_leads_to_the_commit_beside_it() {
             assert_eq!(repo.resolve(&name, None).expect("resolves").commit, row.id, "{name}");
         }
         let format = LogFormat { style: LogStyle::Oneline, graph: false, color: false, now_ns: None, width: None };
-        let text = render(&rows, &branches, &table, &head, format);
+        let text = render(&rows, &branches, &[], &table, &head, format);
         assert!(limit.is_some() || text.contains(" main.1@30"), "{text}");
         assert!(text.contains(" @50  (tag: kept)"), "{text}");
     }

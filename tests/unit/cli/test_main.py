@@ -276,7 +276,7 @@ def test_what_lies_in_a_repository_is_said_with_its_folder(gradient, sample, mon
     def fails(*_: object, **__: object) -> None:
         raise getattr(errors, kind)("something is wrong", hint="do something")
 
-    monkeypatch.setattr("gradient.repo.Repo.render_log", fails)
+    monkeypatch.setattr("gradient.repo.Repo.log_ends", fails)
     expected = f"error: something is wrong\nrepository: {sample.path}\nhint: do something\n"
     assert gradient("log").err == expected
 
@@ -285,7 +285,7 @@ def test_an_interrupt_is_130(monkeypatch, sample):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gradient.repo.Repo.render_log", interrupted)
+    monkeypatch.setattr("gradient.repo.Repo.log_ends", interrupted)
     assert main(["log"]) == 130
 
 
@@ -293,7 +293,7 @@ def test_a_bug_is_70_and_one_line(monkeypatch, gradient, sample):
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr("gradient.repo.Repo.render_log", broken)
+    monkeypatch.setattr("gradient.repo.Repo.log_ends", broken)
     result = gradient("log")
     assert result.code == 70
     assert result.err.splitlines()[0] == "error: unexpected RuntimeError: no such luck"

@@ -5,6 +5,7 @@ use gradient_storage::{Folder, Key, Storage, StorageError};
 use super::{FsckReport, Severity};
 use crate::error::Result;
 use crate::lease;
+use crate::render::count;
 
 /// Between two looks at a lease.
 const AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(20);
@@ -32,7 +33,7 @@ pub(super) fn check(storage: &dyn Storage, report: &mut FsckReport) -> Result<()
     ] {
         let names = list(storage, folder)?;
         if !names.is_empty() {
-            report.add(Severity::Note, folder.name(), format!("{} files: {what}", names.len()));
+            report.add(Severity::Note, folder.name(), format!("{}: {what}", count(names.len(), "file")));
         }
     }
     Ok(())

@@ -13,7 +13,8 @@ pub(super) fn check(storage: &dyn Storage, report: &mut FsckReport) -> Result<()
         Ok(_) => Ok(()),
         // People edit it: not what it was, perhaps, but not what it must be.
         Err(error @ RepoError::Invalid { .. }) => {
-            report.add(Severity::Error, "config.json", error.to_string());
+            let what = format!("{error}; mend or delete it: no commit needs it");
+            report.add(Severity::Error, "config.json", what);
             Ok(())
         }
         Err(error) => report.take::<Config>(Err(error)).map(drop),
