@@ -65,6 +65,7 @@ pub struct Repair {
 pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> Result<Repair> {
     crate::format_file::FormatFile::read(&**storage)?.check_writable()?;
     if apply {
+        refuse_lost_folders(storage)?;
         storage.create_folders()?;
     }
     if apply && let Some(pid) = alive_here(storage)? {
@@ -152,6 +153,21 @@ pub fn repair(storage: &Arc<dyn Storage>, apply: bool, progress: &Progress) -> R
     let outcome = carry_out(&**storage, &log, &mut plan, &keys, num_operations, head, operation);
     lease.release();
     outcome.map(|()| plan)
+}
+
+/// An empty folder in place of one that is lost would hide that it is.
+fn refuse_lost_folders(storage: &Arc<dyn Storage>) -> Result<()> {
+    let missing = storage.missing_folders()?;
+    let lost = if missing.contains(&Folder::Ops) {
+        Folder::Ops
+    } else if missing.contains(&Folder::Packs)
+        && !readable_head(&OperationLog::new(Arc::clone(storage)))?.table.is_empty()
+    {
+        Folder::Packs
+    } else {
+        return Ok(());
+    };
+    Err(RepoError::Damaged { file: lost.name().into(), reason: "the folder is missing".into() })
 }
 
 fn readable_head(log: &OperationLog) -> Result<HeadState> {
