@@ -139,11 +139,10 @@ def test_a_spoilt_operation_of_the_past_costs_its_story_and_no_commit(workspace:
     shown = gradient(workspace / "gpt", "log", "--oneline")
     assert (shown.returncode, shown.stdout.count("\n")) == (0, 3)
     assert "note:" not in shown.stderr, "nothing that is shown depends on it"
-    for command in ("ops", "undo"):
-        refused = gradient(workspace / "gpt", command)
-        assert refused.returncode == 5, command
-        assert f"ops/{older.name} is damaged" in refused.stderr
-        assert "from a copy" in refused.stderr
+    listed = gradient(workspace / "gpt", "ops")
+    assert (listed.returncode, listed.stdout.count("\n")) == (5, 1), "what the one behind it changed is not known"
+    assert f"ops/{older.name} is damaged" in listed.stderr
+    assert "from a copy" in listed.stderr
     model, optimizer = objects()
     with GradientEngine.attach(model, optimizer, workspace=workspace, repo="gpt", resume="latest") as engine:
         assert engine.commit(40).branch == "main"

@@ -96,6 +96,7 @@ impl RepoError {
                 facts.object_id = Some(CommitId::from_bytes(object.id).to_hex());
                 facts.path = Some(format!("packs/{pack}.pack"));
             }
+            Self::LineBroken { commit, .. } => facts.object_id = Some(commit.to_hex()),
             Self::Odb(OdbError::PackDamaged { pack, .. }) => facts.path = Some(format!("packs/{pack}.pack")),
             Self::Odb(OdbError::NotFound { object }) => {
                 facts.object_id = Some(CommitId::from_bytes(object.id).to_hex());

@@ -61,14 +61,17 @@ pub enum RepoError {
         others: Vec<String>,
     },
     /// A commit of the branch can not be read, and what lies behind it is not known.
-    #[error("{name}@{step} can not be found: commit {commit} of {name} can not be read, and so not what it came from")]
+    #[error(
+        "{name}@{step} can not be found: commit {} of {name} can not be read, and so not what it came from",
+        .commit.short()
+    )]
     LineBroken {
         /// The branch.
         name: String,
         /// The step that was looked for.
         step: u64,
-        /// Short id of the commit.
-        commit: String,
+        /// The commit.
+        commit: CommitId,
     },
     /// There is nothing of this kind in the commit.
     #[error("commit {commit} has no {section}/{name}")]

@@ -126,7 +126,7 @@ impl Repository {
         }
         if let Some(gap) = unreadable {
             // It may be this one, or lie behind it.
-            return Err(RepoError::LineBroken { name: name.to_owned(), step, commit: gap.short() });
+            return Err(RepoError::LineBroken { name: name.to_owned(), step, commit: gap });
         }
         if let Some(damage) = damage {
             return Err(damage);

@@ -156,6 +156,7 @@ fn a_commit_that_can_not_be_read_is_a_hole_in_the_log_and_no_end_of_it() {
         }
         let error = other.resolve(&format!("main@{}", hole + 1), None).expect_err("it can not be read");
         assert!(error.to_string().contains(&ids[hole].short()), "{error}");
+        assert_eq!(error.facts().object_id, Some(ids[hole].to_hex()));
         assert_eq!(error.class(), ErrorClass::Corruption);
     }
 }
