@@ -241,7 +241,7 @@ class GradientEngine(OpenEngine):
 
         Args:
             name: Its name in the commit.
-            getter: Gives the value: numbers, texts, containers, arrays and tensors; see the docs for all of them.
+            getter: Gives the value: numbers, texts, containers, arrays and tensors; `docs/state.md` has all of them.
             setter: Takes such a value.
         """
         with self._in_use() as session:

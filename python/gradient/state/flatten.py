@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gradient._core import Alias, Named
@@ -18,6 +22,16 @@ if TYPE_CHECKING:
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, bytes})
 _FACTORIES = {kind: kind.__name__ for kind in (bool, int, float, complex, str, bytes, list, tuple, set, dict)}
+_INSTEAD = (
+    (torch.Size, "tuple(it)"),
+    (enum.Enum, "its name"),
+    (PurePath, "str(it)"),
+    ((datetime.date, datetime.time), "it.isoformat()"),
+    (datetime.timedelta, "it.total_seconds()"),
+    ((torch.dtype, torch.device), "str(it)"),
+    (range, "list(it)"),
+)
+"""What to keep in the place of common values that are no plain ones, and make them of again."""
 _FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.LambdaType)
 
 
@@ -152,7 +166,13 @@ class Flattener:
         if isinstance(value, _FUNCTIONS):
             name = getattr(value, "__qualname__", "a function")
             raise refused(self._where(path), f"the function {name} can not be stored: nothing in a commit is ever run")
-        raise refused(self._where(path), f"a value of type {kind.__module__}.{kind.__qualname__} can not be stored")
+        what = f"a value of type {kind.__module__}.{kind.__qualname__} can not be stored"
+        instead = next((text for kinds, text in _INSTEAD if isinstance(value, kinds)), None)
+        if isinstance(value, tuple) and hasattr(value, "_asdict"):
+            instead = "it._asdict()"
+        if instead is None:
+            raise refused(self._where(path), what)
+        raise refused(self._where(path), what, hint=f"keep {instead} there, and make it anew of that")
 
     def _mapping(self, mapping: Mapping[Any, object], path: Path) -> dict[object, object]:
         flat: dict[object, object] = {}

@@ -146,7 +146,11 @@ impl StoredTensor {
         self.repository.check_process().into_python(py)?;
         let bytes =
             job::run(py, None, total, || false, |_| Ok(self.repository.odb().read_tensor_bytes(&self.tensor)?))?;
-        Ok(PyBytes::new(py, &bytes))
+        // Where memory is short this is a MemoryError, where `PyBytes::new` panics.
+        PyBytes::new_with(py, bytes.len(), |buffer| {
+            buffer.copy_from_slice(&bytes);
+            Ok(())
+        })
     }
 
     fn __repr__(&self) -> String {

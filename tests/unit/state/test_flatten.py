@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import collections
+import datetime
+import enum
 import math
+import pathlib
 import struct
 from collections import Counter, OrderedDict, defaultdict, deque
 
@@ -131,6 +134,11 @@ class Colour(int):
 
 Point = collections.namedtuple("Point", "x y")
 
+
+class Shade(enum.Enum):
+    DARK = object()
+
+
 REFUSED = {
     "function": lambda: 1,
     "class": int,
@@ -164,6 +172,27 @@ def refused(value):
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_can_not_be_stored_is_refused_with_its_path(name):
     refused(REFUSED[name])
+
+
+INSTEAD = {
+    "named tuple": (Point(1, 2), "_asdict"),
+    "torch size": (torch.Size([1]), "tuple"),
+    "torch dtype": (torch.float32, "str"),
+    "torch device": (torch.device("cpu"), "str"),
+    "path": (pathlib.PurePosixPath("a"), "str"),
+    "date": (datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), "isoformat"),
+    "duration": (datetime.timedelta(1), "total_seconds"),
+    "enum": (Shade.DARK, "name"),
+    "range": (range(3), "list"),
+}
+
+
+@pytest.mark.parametrize("name", INSTEAD)
+def test_the_hint_says_what_to_keep_in_the_place_of_a_common_value(name):
+    value, instead = INSTEAD[name]
+    with pytest.raises(InvalidInputError) as caught:
+        Flattener("extra", "it").value(value, ("value",))
+    assert instead in str(caught.value.hint)
 
 
 @pytest.mark.filterwarnings("ignore")
