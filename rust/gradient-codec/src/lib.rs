@@ -22,5 +22,5 @@ mod pipeline;
 pub use choose::{Encoded, Scratch, encode_best};
 pub use codecs::{Codec, codecs, find_codec};
 pub use error::CodecError;
-pub use metadata::{decode_metadata, encode_metadata, metadata_raw_len};
+pub use metadata::{decode_metadata, encode_metadata, metadata_encoded_len, metadata_raw_len};
 pub use pipeline::{Stage, decode};

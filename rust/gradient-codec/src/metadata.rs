@@ -1,6 +1,6 @@
 //! Blocks of metadata: one zstd frame, at a level for text-like bytes.
 
-use crate::codecs::zstd::{content_len, decode_frame, encode_frame};
+use crate::codecs::zstd::{content_len, decode_frame, encode_frame, frame_len};
 use crate::pipeline::{require_len, zeroed};
 use crate::{CodecError, Scratch};
 
@@ -41,4 +41,12 @@ pub fn decode_metadata(bytes: &[u8], raw_len: usize, max: usize) -> Result<Vec<u
 /// [`CodecError::Damaged`]: it is no zstd frame, or does not say.
 pub fn metadata_raw_len(bytes: &[u8]) -> Result<u64, CodecError> {
     content_len(bytes)
+}
+
+/// Returns how many bytes the block at the start of `bytes` takes, whatever follows it.
+///
+/// # Errors
+/// [`CodecError::Damaged`]: no zstd frame begins there, or `bytes` ends within it.
+pub fn metadata_encoded_len(bytes: &[u8]) -> Result<usize, CodecError> {
+    frame_len(bytes)
 }

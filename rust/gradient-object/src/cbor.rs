@@ -71,6 +71,32 @@ pub fn decode_trusted(bytes: &[u8]) -> Result<Value, ObjectError> {
     Ok(value)
 }
 
+/// The length of the first item of `bytes`, whatever follows it. What the item means is not looked at.
+///
+/// # Errors
+/// [`ObjectError::Malformed`] and [`ObjectError::NotCanonical`] with the byte where it shows.
+pub fn first_len(bytes: &[u8]) -> Result<usize, ObjectError> {
+    let mut tokens = token::Tokens::new(bytes);
+    let mut num_open: u64 = 1;
+    while num_open > 0 {
+        num_open -= 1;
+        let inside = match tokens.next()? {
+            Token::Array(len) => len as u64,
+            Token::Map(len) => 2 * len as u64,
+            Token::Tag(_) => 1,
+            Token::Unsigned(_)
+            | Token::Negative(_)
+            | Token::Bytes(_)
+            | Token::Text(_)
+            | Token::Bool(_)
+            | Token::Null
+            | Token::Float(_) => 0,
+        };
+        num_open = num_open.saturating_add(inside);
+    }
+    Ok(tokens.offset())
+}
+
 /// Checks that an object encodes to the bytes that it was read from.
 pub(crate) fn check_canonical(bytes: &[u8], encoded: &[u8]) -> Result<(), ObjectError> {
     #[cfg(feature = "simulated")]

@@ -23,6 +23,8 @@ pub struct CommitRows {
     hidden: HashSet<CommitId>,
     recent: BTreeMap<CommitId, (u64, Arc<[u8]>)>,
     packs: BTreeSet<PackId>,
+    /// Damaged packs whose commits were found by walking them. They are in no cache.
+    walked: BTreeSet<PackId>,
     volume: Volume,
 }
 
@@ -163,10 +165,12 @@ impl Odb {
     /// Takes in what the index knows; says whether every pack that it names was there.
     fn bring_up_to_date(&self, rows: &mut Arc<CommitRows>) -> Result<bool, OdbError> {
         let packs = self.index().packs();
-        let is_gone = rows.packs.iter().any(|pack| !self.index().contains_pack(pack));
+        let walked: BTreeSet<PackId> = self.index().walked_packs().collect();
+        let is_gone =
+            rows.packs.iter().any(|pack| !self.index().contains_pack(pack)) || !rows.walked.is_subset(&walked);
         let new: Vec<_> = packs.into_iter().filter(|(pack, _)| !rows.packs.contains(pack)).collect();
         let mut is_whole = true;
-        if is_gone || !new.is_empty() {
+        if is_gone || !new.is_empty() || rows.walked != walked {
             let mut changed = (**rows).clone();
             let tails = new.chunks(TAILS_AT_ONCE).flat_map(|some| read_all(&*self.storage, some, true));
             for (pack, _, tail) in tails {
@@ -181,6 +185,10 @@ impl Odb {
             if is_gone {
                 self.drop_lost_commits(&mut changed);
             }
+            for pack in walked.difference(&rows.walked) {
+                self.add_walked(&mut changed, pack);
+            }
+            changed.walked = walked;
             *rows = Arc::new(changed);
         }
         Ok(is_whole)
@@ -195,6 +203,10 @@ impl Odb {
         }
         let packs: Vec<PackId> = rows.packs.iter().copied().collect();
         let mut commits: Vec<_> = rows.iter().collect();
+        if !rows.walked.is_empty() {
+            let index = self.index();
+            commits.retain(|(id, _, _)| index.is_in_intact_pack(&(*id).into()));
+        }
         commits.sort_unstable_by_key(|(id, _, _)| *id);
         let bytes = encode(&packs, &commits);
         if bytes.len() as u64 > COMMITS_CACHE_BYTES_MAX {
@@ -205,6 +217,21 @@ impl Odb {
             *kept = CommitCache::load(bytes.clone()).ok().map(|cache| Arc::new(CommitRows::of(cache)));
         }
         Ok(Some(bytes))
+    }
+
+    /// Adds the commits that are left in a damaged pack, as far as they can be read. What each added is not known; it
+    /// was no more than the pack.
+    fn add_walked(&self, rows: &mut CommitRows, pack: &PackId) {
+        let objects = self.index().walked_objects(pack);
+        for (name, found) in objects {
+            let id = CommitId::from_bytes(name.id);
+            if name.kind == Kind::Commit
+                && rows.find(&id).is_none()
+                && let Ok(canonical) = self.read_found(&name, &found)
+            {
+                rows.recent.insert(id, (found.pack_len, canonical.into()));
+            }
+        }
     }
 
     fn load_commits(&self) -> CommitRows {

@@ -19,6 +19,11 @@ impl Odb {
             (found, _) = self.locate(name)?;
             result = read(&found);
         }
+        if result.as_ref().is_err_and(OdbError::is_damage) && !self.check_pack(&found.pack).unwrap_or(true) {
+            // Its header, index or footer is damaged, which the index did not know.
+            (found, _) = self.locate(name)?;
+            result = read(&found);
+        }
         match result {
             Ok(value) => Ok((value, found.pack)),
             Err(error) if error.is_damage() => {
@@ -68,8 +73,11 @@ impl Odb {
 
     /// Finds an object at other places than one, by the packs' own indexes. Slow; for what is damaged there.
     pub(crate) fn find_elsewhere(&self, name: &ObjectName, tried: &Found) -> Vec<Found> {
-        let packs = self.index().packs();
-        packs
+        let (packs, walked) = {
+            let index = self.index();
+            (index.packs(), index.find_walked(name).collect::<Vec<_>>())
+        };
+        let mut elsewhere: Vec<Found> = packs
             .into_iter()
             .filter_map(|(pack, len)| {
                 // Also the pack itself: the merged index may be wrong where the pack is right.
@@ -79,7 +87,9 @@ impl Odb {
                 let is_tried = found.pack == tried.pack && found.row.is_same_place(&tried.row);
                 (!is_tried).then_some(found)
             })
-            .collect()
+            .collect();
+        elsewhere.extend(walked.into_iter().filter(|found| found.pack != tried.pack));
+        elsewhere
     }
 
     /// Names another place of an object from now on, because what lies where the index said is damaged.
@@ -95,7 +105,7 @@ impl Odb {
         is_good: impl Fn(&Found) -> bool,
     ) -> Option<Found> {
         let others = self.find_elsewhere(name, damaged);
-        let good = others.into_iter().find(|other| !self.index().is_excluded(&other.pack) && is_good(other))?;
+        let good = others.into_iter().find(|other| !self.index().is_unfit(&other.pack) && is_good(other))?;
         self.prefer(name, &good);
         Some(good)
     }

@@ -3,12 +3,17 @@
 //! Sorted rows of most packs ([`MergedIndex`], often straight from `cache/index`), and a map of what came since. The map
 //! wins, so that what was written again because it was damaged is found in its new pack. Rows say where an object
 //! *should* lie; whoever reads it checks.
+//!
+//! What was found in a damaged pack by walking it stands apart: readers are led to it when no intact pack has the object,
+//! writers never.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::cache::merged::MergedIndex;
-use crate::pack::index::ObjectRow;
+use crate::pack::index::{BlockRow, ObjectRow};
 use crate::pack::tail::Tail;
+use crate::pack::walk::Walked;
 use crate::{Damage, Kind, ObjectName, PackId};
 
 /// The map is folded into the sorted rows when it has more rows than this, and an eighth of theirs.
@@ -78,6 +83,14 @@ struct Slot {
     is_there: bool,
 }
 
+/// What is left of a damaged pack.
+#[derive(Debug)]
+struct WalkedPack {
+    len: u64,
+    rows: HashMap<ObjectName, Row>,
+    blocks: Arc<[BlockRow]>,
+}
+
 /// Where every object lies.
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -88,6 +101,12 @@ pub(crate) struct Index {
     numbers: HashMap<PackId, u32>,
     recent: HashMap<[u8; 32], Row>,
     damaged: BTreeMap<PackId, (u64, Damage)>,
+    /// Those of the damaged packs that could be walked.
+    walked: BTreeMap<PackId, WalkedPack>,
+    /// Packs that only the cache speaks for: this process has not looked at them yet.
+    unchecked: HashSet<PackId>,
+    /// Packs that are to be read again.
+    doubted: HashSet<PackId>,
     excluded: HashSet<PackId>,
     /// Rises with every change; tells a reader whether to look again.
     pub(crate) generation: u64,
@@ -105,6 +124,9 @@ impl Index {
             base,
             recent: HashMap::new(),
             damaged: BTreeMap::new(),
+            walked: BTreeMap::new(),
+            unchecked: HashSet::new(),
+            doubted: HashSet::new(),
             excluded: HashSet::new(),
             generation: 0,
         }
@@ -112,7 +134,21 @@ impl Index {
 
     /// Finds an object for a reader.
     pub(crate) fn find(&self, name: &ObjectName) -> Option<Found> {
-        self.find_where(name, |_| true)
+        self.find_where(name, |_| true).or_else(|| self.find_walked(name).next())
+    }
+
+    /// Finds what was left of an object in damaged packs.
+    pub(crate) fn find_walked(&self, name: &ObjectName) -> impl Iterator<Item = Found> {
+        let packs = self.walked.iter();
+        packs.filter_map(|(pack, walked)| {
+            let row = walked.rows.get(name)?;
+            Some(Found { pack: *pack, pack_len: walked.len, row: *row })
+        })
+    }
+
+    /// Says whether an intact pack holds the object.
+    pub(crate) fn is_in_intact_pack(&self, name: &ObjectName) -> bool {
+        self.find_where(name, |_| true).is_some()
     }
 
     /// Finds an object that a new commit may rely on: in no condemned pack.
@@ -139,6 +175,7 @@ impl Index {
         self.slots.push(Slot { pack, len, is_there: true });
         self.numbers.insert(pack, number);
         self.damaged.remove(&pack);
+        self.walked.remove(&pack);
         self.recent.reserve(rows.len());
         for row in rows {
             self.recent.insert(row.name.id, Row::of(row, number));
@@ -156,9 +193,13 @@ impl Index {
         }
     }
 
-    /// Remembers a pack that can not be opened.
-    pub(crate) fn insert_damaged(&mut self, pack: PackId, len: u64, damage: Damage) {
+    /// Remembers a pack that can not be opened, and what a walk found in it. None: what an earlier one found stands.
+    pub(crate) fn insert_damaged(&mut self, pack: PackId, len: u64, damage: Damage, walked: Option<Walked>) {
         self.damaged.insert(pack, (len, damage));
+        if let Some(Walked { objects, blocks }) = walked {
+            let rows = objects.iter().map(|row| (row.name, Row::of(row, 0))).collect();
+            self.walked.insert(pack, WalkedPack { len, rows, blocks: blocks.into() });
+        }
         self.generation += 1;
     }
 
@@ -167,6 +208,9 @@ impl Index {
     pub(crate) fn remove(&mut self, gone: &[PackId]) {
         for pack in gone {
             self.damaged.remove(pack);
+            self.walked.remove(pack);
+            self.unchecked.remove(pack);
+            self.doubted.remove(pack);
             if let Some(number) = self.numbers.remove(pack)
                 && let Some(slot) = self.slots.get_mut(number as usize)
             {
@@ -220,6 +264,55 @@ impl Index {
         self.damaged.values().map(|(len, damage)| (*len, damage))
     }
 
+    /// Says whether a damaged pack of this length was walked.
+    pub(crate) fn is_walked(&self, pack: &PackId, len: u64) -> bool {
+        self.walked.get(pack).is_some_and(|walked| walked.len == len)
+    }
+
+    /// Damaged packs that were walked, rising.
+    pub(crate) fn walked_packs(&self) -> impl Iterator<Item = PackId> {
+        self.walked.keys().copied()
+    }
+
+    /// What a walk found in a damaged pack, rising.
+    pub(crate) fn walked_objects(&self, pack: &PackId) -> Vec<(ObjectName, Found)> {
+        let Some(walked) = self.walked.get(pack) else { return Vec::new() };
+        let found = |row: &Row| Found { pack: *pack, pack_len: walked.len, row: *row };
+        let mut objects: Vec<_> = walked.rows.iter().map(|(name, row)| (*name, found(row))).collect();
+        objects.sort_unstable_by_key(|(name, _)| *name);
+        objects
+    }
+
+    /// Where the blocks of a damaged pack lie.
+    pub(crate) fn walked_blocks(&self, pack: &PackId) -> Option<Arc<[BlockRow]>> {
+        self.walked.get(pack).map(|walked| Arc::clone(&walked.blocks))
+    }
+
+    /// Nobody in this process has looked at the packs yet: a cache names them.
+    pub(crate) fn mark_unchecked(&mut self) {
+        self.unchecked = self.numbers.keys().copied().collect();
+    }
+
+    /// Says whether only a cache speaks for the pack.
+    pub(crate) fn is_unchecked(&self, pack: &PackId) -> bool {
+        self.unchecked.contains(pack)
+    }
+
+    /// The pack was looked at and is intact.
+    pub(crate) fn mark_checked(&mut self, pack: &PackId) {
+        self.unchecked.remove(pack);
+    }
+
+    /// Has a pack read again with the next listing.
+    pub(crate) fn doubt(&mut self, pack: PackId) {
+        self.doubted.insert(pack);
+    }
+
+    /// Says whether a pack is to be read again.
+    pub(crate) fn is_doubted(&self, pack: &PackId) -> bool {
+        self.doubted.contains(pack)
+    }
+
     /// Takes condemned packs out of what writers may rely on.
     pub(crate) fn exclude(&mut self, packs: &[PackId]) {
         self.excluded.extend(packs);
@@ -228,6 +321,11 @@ impl Index {
     /// Says whether a pack is condemned.
     pub(crate) fn is_excluded(&self, pack: &PackId) -> bool {
         self.excluded.contains(pack)
+    }
+
+    /// Says whether no new commit may rely on a pack: it is condemned or damaged.
+    pub(crate) fn is_unfit(&self, pack: &PackId) -> bool {
+        self.is_excluded(pack) || self.damaged.contains_key(pack)
     }
 
     /// Takes over from an index what no pack says.
@@ -258,6 +356,8 @@ impl Index {
             .filter(|(_, row)| row.kind == Kind::Commit && self.slots[row.pack as usize].is_there)
             .map(|(id, _)| id)
             .collect();
+        let walked = self.walked.values().flat_map(|walked| walked.rows.keys());
+        ids.extend(walked.filter(|name| name.kind == Kind::Commit && fits(&name.id)).map(|name| name.id));
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -282,6 +382,9 @@ impl Index {
         rows.sort_unstable_by_key(|(id, _)| *id);
         let mut folded = Self::new(MergedIndex::build(&packs, &rows));
         folded.damaged = std::mem::take(&mut self.damaged);
+        folded.walked = std::mem::take(&mut self.walked);
+        folded.unchecked = std::mem::take(&mut self.unchecked);
+        folded.doubted = std::mem::take(&mut self.doubted);
         folded.inherit(self);
         *self = folded;
     }

@@ -244,7 +244,7 @@ fn stage(
         progress.check()?;
         let mut staged = odb.arena.take(piece.len);
         let id = copy_and_hash(sources[piece.source], piece.offset, staged.bytes_mut());
-        let known = look_up(odb, id, staged);
+        let known = look_up(odb, id, staged)?;
         progress.advance(piece.len as u64);
         Ok((id, known))
     };
@@ -252,17 +252,17 @@ fn stage(
 }
 
 /// Looks up a staged chunk. An entry of another raw length is none of it.
-fn look_up(odb: &Odb, id: ChunkId, staged: StagedBytes) -> Known {
+fn look_up(odb: &Odb, id: ChunkId, staged: StagedBytes) -> Result<Known, OdbError> {
     let name = ObjectName::from(id);
-    let found = odb.index().find_to_rely_on(&name);
+    let found = odb.find_to_rely_on(&name)?;
     let found = found.filter(|found| found.row.raw_len as usize == staged.bytes().len());
-    match found {
+    Ok(match found {
         Some(found) if odb.is_verified(&name, &found) => {
             staged.keep_for_this_thread();
             Known::Verified(found.pack)
         }
         unverified => Known::No(staged, unverified),
-    }
+    })
 }
 
 /// Fills `out` from a source and hashes it on the way.

@@ -148,7 +148,7 @@ impl Odb {
         let mut doubtful = Vec::new();
         for row in &tail.index.objects {
             let name = row.name;
-            match self.index().find_to_rely_on(&name) {
+            match self.find_to_rely_on(&name)? {
                 None => only.push(name),
                 Some(found) if name.kind != Kind::Chunk => metadata.entry(found.pack).or_default().push((name, found)),
                 Some(found) if self.with_chunk_at(&name, &found, |_| Ok(())).is_ok() => {}

@@ -47,6 +47,17 @@ impl BlockCache {
     }
 }
 
+impl BlockCache {
+    /// Forgets packs that are read anew: their blocks may be counted in another way.
+    pub(crate) fn forget<'a>(&mut self, packs: impl Iterator<Item = &'a PackId>) {
+        for pack in packs {
+            self.tables.remove(pack);
+            self.blocks.retain(|((other, _), _)| other != pack);
+        }
+        self.len = self.blocks.iter().map(|(_, raw)| raw.len()).sum();
+    }
+}
+
 impl Odb {
     /// Reads a tree or commit from its block.
     pub(crate) fn read_metadata(&self, name: &ObjectName, found: &Found) -> Result<Vec<u8>, OdbError> {
@@ -71,12 +82,13 @@ impl Odb {
     /// Returns a decoded block, from memory if it was read not long ago.
     fn read_block(&self, found: &Found) -> Result<Arc<Vec<u8>>, OdbError> {
         let key = (found.pack, found.row.extent);
+        let walked = self.index().walked_blocks(&found.pack);
         let table = {
             let mut cache = lock(&self.blocks);
             if let Some(raw) = cache.get(key) {
                 return Ok(raw);
             }
-            cache.tables.get(&found.pack).map(Arc::clone)
+            walked.or_else(|| cache.tables.get(&found.pack).map(Arc::clone))
         };
         let row = table.as_ref().and_then(|rows| rows.get(key.1 as usize));
         let raw = if let Some(row) = row {

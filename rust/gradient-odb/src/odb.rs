@@ -19,7 +19,8 @@ use crate::commits::CommitRows;
 use crate::index::{Found, Index};
 use crate::metadata::BlockCache;
 use crate::name::digit;
-use crate::pack::tail::{ReadTail, read_all};
+use crate::pack::tail::{ReadTail, Tail, read_all};
+use crate::pack::walk::{Walked, walk};
 use crate::pack::writer::FinishedPack;
 
 use crate::{Damage, ObjectName, OdbError, PackId, Sealed, Transaction};
@@ -68,8 +69,10 @@ impl Odb {
         // An empty folder does not survive every way of copying; whether it may be empty is known to the operations.
         let has_folder = !storage.missing_folders()?.contains(&Folder::Packs);
         let base = MergedIndex::read(&*storage).ok().and_then(Result::ok).filter(|_| has_folder);
+        let mut index = Index::new(base.unwrap_or_else(MergedIndex::empty));
+        index.mark_unchecked();
         let odb = Self {
-            index: RwLock::new(Index::new(base.unwrap_or_else(MergedIndex::empty))),
+            index: RwLock::new(index),
             storage,
             refreshing: Mutex::default(),
             verified: RwLock::default(),
@@ -128,8 +131,9 @@ impl Odb {
         if changes.gone.is_empty() && changes.to_read.is_empty() {
             return Ok(true);
         }
-        let tails = judge(read_all(&*self.storage, &changes.to_read, false))?;
+        let tails = self.judge(read_all(&*self.storage, &changes.to_read, false), false)?;
         let mut is_whole = tails.len() == changes.to_read.len();
+        lock(&self.blocks).forget(changes.gone.iter().chain(changes.to_read.iter().map(|(pack, _)| pack)));
         let mut index = self.index_mut();
         index.remove(&changes.gone);
         self.insert_tails(&mut index, tails);
@@ -139,7 +143,7 @@ impl Odb {
         drop(index);
         // A pack is gone whose rows may have stood for other packs' too: only the packs can tell.
         let all: Vec<_> = listing.into_iter().collect();
-        let tails = judge(read_all(&*self.storage, &all, false))?;
+        let tails = self.judge(read_all(&*self.storage, &all, false), true)?;
         is_whole &= tails.len() == all.len();
         let mut rebuilt = Index::new(MergedIndex::empty());
         self.insert_tails(&mut rebuilt, tails);
@@ -154,8 +158,78 @@ impl Odb {
         for (pack, len, tail) in tails {
             match tail {
                 Ok(tail) => index.insert(pack, len, &tail.index.objects),
-                Err(damage) => index.insert_damaged(pack, len, damage),
+                Err((damage, walked)) => index.insert_damaged(pack, len, damage, walked),
             }
+        }
+    }
+
+    /// Tells damage, which is remembered, from packs that went meanwhile and from failures of the storage. Damaged packs
+    /// are walked, those that were before only if `again`.
+    fn judge(&self, tails: Vec<ReadTail>, again: bool) -> Result<Vec<JudgedTail>, OdbError> {
+        let mut judged = Vec::with_capacity(tails.len());
+        for (pack, len, tail) in tails {
+            let error = match tail {
+                Ok(tail) => {
+                    judged.push((pack, len, Ok(tail)));
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if error.is_missing_file() {
+                continue;
+            }
+            let can_walk = matches!(error, OdbError::PackDamaged { .. });
+            let damage = damage_of(pack, error)?;
+            let walked = if can_walk && (again || !self.index().is_walked(&pack, len)) {
+                match walk(&*self.storage, pack, len) {
+                    Ok(walked) => Some(walked),
+                    Err(error) if error.is_missing_file() => continue,
+                    Err(error) => return Err(error),
+                }
+            } else {
+                None
+            };
+            judged.push((pack, len, Err((damage, walked))));
+        }
+        Ok(judged)
+    }
+
+    /// Looks at a pack itself, of which the index may know only what a cache says. False: it is damaged, and the index
+    /// knows that now, or it is gone.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn check_pack(&self, pack: &PackId) -> Result<bool, OdbError> {
+        let _only_one = lock(&self.refreshing);
+        let Some((len, true)) = self.index().known(pack) else { return Ok(false) };
+        match Tail::read(&*self.storage, *pack, len) {
+            Ok(_) => {
+                self.index_mut().mark_checked(pack);
+                return Ok(true);
+            }
+            Err(error) if error.is_missing_file() => {}
+            Err(error) => drop(damage_of(*pack, error)?),
+        }
+        self.index_mut().doubt(*pack);
+        self.refresh_now()?;
+        Ok(false)
+    }
+
+    /// Finds an object that a new commit may rely on: in no pack that is condemned or damaged. A pack that only the
+    /// cache speaks for is looked at first, once.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn find_to_rely_on(&self, name: &ObjectName) -> Result<Option<Found>, OdbError> {
+        loop {
+            let unchecked = {
+                let index = self.index();
+                match index.find_to_rely_on(name) {
+                    Some(found) if index.is_unchecked(&found.pack) => found.pack,
+                    found => return Ok(found),
+                }
+            };
+            self.check_pack(&unchecked)?;
         }
     }
 
@@ -192,7 +266,7 @@ impl Odb {
             return Ok(true);
         }
         if let Some(pack) = &sealed.pack
-            && (self.index().is_excluded(pack) || !self.storage.exists(&pack.key())?)
+            && (self.index().is_unfit(pack) || !self.storage.exists(&pack.key())?)
         {
             return Ok(false);
         }
@@ -201,7 +275,7 @@ impl Odb {
             let holds = if let Some(holds) = is_there.get(&relied.pack) {
                 *holds
             } else {
-                let holds = !self.index().is_excluded(&relied.pack) && self.storage.exists(&relied.pack.key())?;
+                let holds = !self.index().is_unfit(&relied.pack) && self.storage.exists(&relied.pack.key())?;
                 is_there.insert(relied.pack, holds);
                 holds
             };
@@ -214,26 +288,32 @@ impl Odb {
 
     /// Says whether a pack that may be relied on holds the object, and its bytes are right.
     fn is_good_elsewhere(&self, object: &ObjectName) -> bool {
-        let found = self.index().find_to_rely_on(object);
+        let found = self.find_to_rely_on(object).ok().flatten();
         found.is_some_and(|found| {
             let is_there = self.storage.exists(&found.pack.key()).unwrap_or(false);
             is_there && (self.is_verified(object, &found) || self.read_found(object, &found).is_ok())
         })
     }
 
-    /// Says whether an intact pack says that it holds the commit.
+    /// Says whether a pack says that it holds the commit.
     pub fn has_commit(&self, id: &CommitId) -> bool {
         self.index().find(&(*id).into()).is_some()
     }
 
-    /// Says whether an intact pack says that it holds the tree.
+    /// Says whether a pack says that it holds the tree.
     pub fn has_tree(&self, id: &TreeId) -> bool {
         self.index().find(&(*id).into()).is_some()
     }
 
-    /// Says whether an intact pack says that it holds the chunk.
+    /// Says whether a pack says that it holds the chunk.
     pub fn has_chunk(&self, id: &ChunkId) -> bool {
         self.index().find(&(*id).into()).is_some()
+    }
+
+    /// Says whether an intact pack says that it holds the object. What only a walk through a damaged pack found may be
+    /// something that nobody ever stored: it hashes to its id, but only who knows that id from elsewhere can tell.
+    pub fn is_in_intact_pack(&self, object: &ObjectName) -> bool {
+        self.index().is_in_intact_pack(object)
     }
 
     /// Returns the pack that the index names for an object.
@@ -263,7 +343,8 @@ impl Odb {
         packs.into_iter().map(|(pack, _)| pack).collect()
     }
 
-    /// Returns the packs that can not be opened, and why. Their objects are looked for in other packs.
+    /// Returns the packs that can not be opened, and why. What a walk finds in them is read where no other pack has it;
+    /// no new commit relies on it.
     pub fn damaged(&self) -> Vec<Damage> {
         let index = self.index();
         index.damaged().map(|(_, damage)| damage.clone()).collect()
@@ -377,31 +458,20 @@ pub(crate) fn list_packs(storage: &dyn Storage) -> Result<BTreeMap<PackId, u64>,
 fn changes(index: &Index, listing: &BTreeMap<PackId, u64>) -> Changes {
     let is_as_listed = |pack: &PackId| {
         let known = index.known(pack);
-        known.is_some_and(|(len, _)| listing.get(pack) == Some(&len))
+        known.is_some_and(|(len, _)| listing.get(pack) == Some(&len)) && !index.is_doubted(pack)
     };
     let gone = index.all_packs().into_iter();
     let listed = listing.iter().map(|(pack, len)| (*pack, *len));
     Changes {
         gone: gone.filter(|pack| !is_as_listed(pack)).collect(),
-        to_read: listed.filter(|(pack, len)| index.known(pack) != Some((*len, true))).collect(),
+        to_read: listed
+            .filter(|(pack, len)| index.known(pack) != Some((*len, true)) || index.is_doubted(pack))
+            .collect(),
     }
 }
 
-/// A tail, or why the pack can not be opened.
-type JudgedTail = (PackId, u64, Result<crate::pack::tail::Tail, Damage>);
-
-/// Tells damage, which is remembered, from packs that went meanwhile and from failures of the storage.
-fn judge(tails: Vec<ReadTail>) -> Result<Vec<JudgedTail>, OdbError> {
-    let mut judged = Vec::with_capacity(tails.len());
-    for (pack, len, tail) in tails {
-        match tail {
-            Ok(tail) => judged.push((pack, len, Ok(tail))),
-            Err(error) if error.is_missing_file() => {}
-            Err(error) => judged.push((pack, len, Err(damage_of(pack, error)?))),
-        }
-    }
-    Ok(judged)
-}
+/// A tail, or why the pack can not be opened and what a walk found in it.
+type JudgedTail = (PackId, u64, Result<Tail, (Damage, Option<Walked>)>);
 
 /// Turns what is wrong with a pack into a line for reports; other failures stay errors.
 pub(crate) fn damage_of(pack: PackId, error: OdbError) -> Result<Damage, OdbError> {

@@ -67,6 +67,7 @@ impl<'a> Transaction<'a> {
     /// - [`OdbError::Object`]: it can not be encoded.
     /// - [`OdbError::TooLarge`]: it is longer than a metadata object may be.
     /// - [`OdbError::Codec`]: no memory.
+    /// - [`OdbError::Storage`]: the packs can not be read.
     pub fn add_tree(&mut self, tree: &Tree) -> Result<TreeId, OdbError> {
         let canonical = tree.encode()?;
         let id = TreeId::of(&canonical);
@@ -108,7 +109,7 @@ impl<'a> Transaction<'a> {
         if self.blocks.contains(&name) || self.relied.contains_key(&name) {
             return Ok(());
         }
-        let found = self.odb.index().find_to_rely_on(&name);
+        let found = self.odb.find_to_rely_on(&name)?;
         if let Some(found) = found {
             let is_good = |found: &Found| self.odb.read_found(&name, found).is_ok_and(|raw| raw == canonical);
             let good = if self.odb.is_verified(&name, &found) || is_good(&found) {

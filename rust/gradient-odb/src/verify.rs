@@ -59,6 +59,22 @@ pub struct PackReport {
     pub objects: Vec<(ObjectName, u64)>,
     /// What is wrong; empty for a healthy pack.
     pub damage: Vec<Damage>,
+    /// Header, index or footer are damaged: `objects` are those that a walk found, each read and found good.
+    pub is_walked: bool,
+}
+
+impl PackReport {
+    fn count(&mut self, name: ObjectName, raw_len: u64) {
+        self.objects.push((name, raw_len));
+        match name.kind {
+            Kind::Chunk => {
+                self.num_chunks += 1;
+                self.raw_len += raw_len;
+            }
+            Kind::Tree => self.num_trees += 1,
+            Kind::Commit => self.num_commits += 1,
+        }
+    }
 }
 
 impl Odb {
@@ -73,19 +89,12 @@ impl Odb {
             Ok(tail) => tail,
             Err(error) => {
                 report.damage.push(damage_of(*pack, error)?);
+                self.verify_walked(pack, progress, &mut report)?;
                 return Ok(report);
             }
         };
         for row in &tail.index.objects {
-            report.objects.push((row.name, u64::from(row.raw_len)));
-            match row.name.kind {
-                Kind::Chunk => {
-                    report.num_chunks += 1;
-                    report.raw_len += u64::from(row.raw_len);
-                }
-                Kind::Tree => report.num_trees += 1,
-                Kind::Commit => report.num_commits += 1,
-            }
+            report.count(row.name, u64::from(row.raw_len));
         }
         if level >= VerifyLevel::Metadata {
             check_metadata(&*self.storage, &tail, progress, &mut report.damage)?;
@@ -94,6 +103,31 @@ impl Odb {
             self.check_entries(&tail, progress, &mut report.damage)?;
         }
         Ok(report)
+    }
+
+    /// Reads everything that a walk found in a damaged pack.
+    fn verify_walked(&self, pack: &PackId, progress: &Progress, report: &mut PackReport) -> Result<(), OdbError> {
+        // The index may not know yet.
+        self.check_pack(pack)?;
+        report.is_walked = true;
+        let objects = self.index().walked_objects(pack);
+        let read = |(name, found): (ObjectName, Found)| {
+            progress.check()?;
+            progress.advance(u64::from(found.row.raw_len));
+            match self.read_found(&name, &found) {
+                Ok(raw) => Ok(Ok((name, raw.len() as u64))),
+                Err(error) if error.is_missing_file() => Err(error),
+                Err(error) => damage_of(*pack, error).map(|damage| Err(Damage { object: Some(name), ..damage })),
+            }
+        };
+        let read: Vec<_> = crate::pool::install(|| objects.into_par_iter().map(read).collect::<Result<_, OdbError>>())?;
+        for outcome in read {
+            match outcome {
+                Ok((name, raw_len)) => report.count(name, raw_len),
+                Err(damage) => report.damage.push(damage),
+            }
+        }
+        Ok(())
     }
 
     /// Returns the names of all objects of one pack, rising by kind and id.

@@ -229,7 +229,9 @@ fn all_commits(examined: &Examined) -> Result<Arc<CommitRows>> {
 /// Commits that are stored, and neither named by an operation nor needed by one that is.
 fn unnamed(rows: &CommitRows, examined: &Examined) -> Result<Vec<CommitId>> {
     let mut unnamed: Vec<(u64, CommitId)> = Vec::new();
-    for id in rows.ids().filter(|id| !examined.needed.contains(&ObjectName::from(*id))) {
+    // What a walk finds in a damaged block may never have been a commit: only who knows its id may use it.
+    let is_unneeded = |id: &CommitId| !examined.needed.contains(&ObjectName::from(*id));
+    for id in rows.ids().filter(|id| is_unneeded(id) && examined.odb.is_in_intact_pack(&ObjectName::from(*id))) {
         if let Some(commit) = rows.get(&id)?.filter(|_| !examined.roots.named.contains_key(&id)) {
             unnamed.push((commit.step, id));
         }
@@ -278,7 +280,7 @@ fn spare_packs(examined: &Examined, head: &HeadState) -> Vec<PackId> {
             |name: &ObjectName| examined.stored.good.get(name).is_some_and(|copies| copies.iter().any(stays));
         let mut needed = objects.iter().filter(|name| examined.needed.contains(*name));
         // Without a readable index it may hold whatever is missing.
-        let can_go = if objects.is_empty() { is_all_there } else { needed.all(is_elsewhere) };
+        let can_go = needed.all(is_elsewhere) && (is_all_there || !examined.stored.walked.contains(pack));
         if can_go {
             going.push(*pack);
         }

@@ -82,6 +82,13 @@ pub(crate) fn content_len(encoded: &[u8]) -> Result<u64, CodecError> {
     }
 }
 
+/// Returns how many bytes the frame at the start of `encoded` takes.
+pub(crate) fn frame_len(encoded: &[u8]) -> Result<usize, CodecError> {
+    content_len(encoded)?;
+    let damaged = |code| CodecError::Damaged { codec: NAME, what: zstd_safe::get_error_name(code) };
+    zstd_safe::find_frame_compressed_size(encoded).map_err(damaged)
+}
+
 /// Decodes the one frame that `encoded` must be to exactly all of `out`.
 pub(crate) fn decode_frame(encoded: &[u8], out: &mut [u8]) -> Result<(), CodecError> {
     let damaged = |code| CodecError::Damaged { codec: NAME, what: zstd_safe::get_error_name(code) };

@@ -91,6 +91,11 @@ pub(crate) fn entry_crc(header: &[u8], payload: &[u8]) -> u32 {
 }
 
 impl EntryHeader {
+    /// Length of the entry without padding.
+    pub(crate) fn entry_len(&self) -> u64 {
+        self.header_len as u64 + self.encoded_len as u64
+    }
+
     /// Reads the header at the start of `entry`, which is header and payload without padding.
     ///
     /// # Errors
@@ -100,12 +105,24 @@ impl EntryHeader {
             return Err("the entry is shorter than a header");
         }
         let header_len = usize::from(u16::from_le_bytes(field(entry, 4)));
-        let encoded_len = u32_at(entry, 12) as usize;
-        if header_len < ENTRY_HEADER_LEN || header_len + encoded_len != entry.len() {
+        if header_len < ENTRY_HEADER_LEN || header_len + u32_at(entry, 12) as usize != entry.len() {
             return Err("the entry's lengths are not those of its row");
         }
+        Self::decode_head(entry)
+    }
+
+    /// Reads the header at the start of `entry`, whatever follows it.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(crate) fn decode_head(entry: &[u8]) -> Result<Self, &'static str> {
+        if entry.len() < ENTRY_HEADER_LEN {
+            return Err("the entry is shorter than a header");
+        }
+        let header_len = usize::from(u16::from_le_bytes(field(entry, 4)));
+        let encoded_len = u32_at(entry, 12) as usize;
         let num_bases = usize::from(entry[6]);
-        let rest = &entry[ENTRY_HEADER_LEN..header_len];
+        let rest = entry.get(ENTRY_HEADER_LEN..header_len).ok_or("the entry's lengths are not those of its row")?;
         let (bases, mut rest) = rest.split_at_checked(32 * num_bases).ok_or("the header is too short for its bases")?;
         let mut pipeline = Vec::with_capacity(usize::from(entry[7]));
         for _ in 0..entry[7] {

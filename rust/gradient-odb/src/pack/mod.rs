@@ -8,13 +8,15 @@
 //! | index           |      | [`index`]                   |
 //! | footer          | 128  | [`frame`]                   |
 //!
-//! [`writer`] makes a whole pack, [`tail`] reads and checks everything of one but its entries.
+//! [`writer`] makes a whole pack, [`tail`] reads and checks everything of one but its entries, [`walk`] finds
+//! what is left of one without an index.
 
 pub(crate) mod blocks;
 pub(crate) mod entry;
 pub(crate) mod frame;
 pub(crate) mod index;
 pub(crate) mod tail;
+pub(crate) mod walk;
 pub(crate) mod writer;
 
 use crate::{OdbError, PackId};

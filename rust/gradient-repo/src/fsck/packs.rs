@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use gradient_odb::{Kind, ObjectName, Odb, OdbError, PackId, PackReport, Progress, VerifyLevel};
 
-use super::{FsckLevel, FsckOptions, FsckReport};
+use super::{FsckLevel, FsckOptions, FsckReport, Severity};
 use crate::error::{RepoError, Result};
 
 /// What packs hold.
@@ -12,8 +12,11 @@ use crate::error::{RepoError, Result};
 pub(crate) struct Stored {
     /// Objects with the packs that hold a copy which was found good.
     pub(crate) good: HashMap<ObjectName, Vec<PackId>>,
-    /// Damaged packs, with the objects that their indexes name; none: the index can not be read.
+    /// Damaged packs, with the objects that their indexes name; those that could be found without it where the index can
+    /// not be read.
     pub(crate) damaged: BTreeMap<PackId, Vec<ObjectName>>,
+    /// Those of the damaged packs whose header, index or footer can not be read.
+    pub(crate) walked: HashSet<PackId>,
 }
 
 pub(super) fn check(odb: &Odb, options: FsckOptions, progress: &Progress, report: &mut FsckReport) -> Result<Stored> {
@@ -59,10 +62,23 @@ fn next(odb: &Odb, seen: &BTreeSet<PackId>) -> Result<Option<PackId>> {
 fn take(pack: PackId, checked: &PackReport, stored: &mut Stored, report: &mut FsckReport) {
     let bad: HashSet<ObjectName> = checked.damage.iter().filter_map(|damage| damage.object).collect();
     // Damage of no one object is that of a block, or of the pack: no tree or commit in it counts.
-    let has_bad_blocks = checked.damage.iter().any(|damage| damage.object.is_none());
+    // What a walk found was read, each on its own.
+    let has_bad_blocks = !checked.is_walked && checked.damage.iter().any(|damage| damage.object.is_none());
     let is_good = |name: &ObjectName| !(bad.contains(name) || (has_bad_blocks && name.kind != Kind::Chunk));
     for damage in &checked.damage {
         report.add_damage(damage);
+    }
+    if checked.is_walked {
+        stored.walked.insert(pack);
+        if !checked.objects.is_empty() {
+            let what = format!(
+                "{} objects in it were found without its index, are well and are read; no new commit relies on them. Put \
+                 the pack back from a copy of the repository, or keep it: gradient repair --apply moves it aside only \
+                 once other packs hold all of it that is needed",
+                checked.objects.len()
+            );
+            report.add(Severity::Note, pack.key().to_string(), what);
+        }
     }
     if !checked.damage.is_empty() {
         stored.damaged.insert(pack, checked.objects.iter().map(|(name, _)| *name).collect());

@@ -171,7 +171,10 @@ impl Walk<'_> {
     }
 
     fn count_orphans(&mut self) {
-        let orphans = self.stored.good.keys().filter(|name| !self.needed.contains(name));
+        // What a walk finds in a damaged block may never have been stored.
+        let is_sure = |copies: &[PackId]| copies.iter().any(|pack| !self.stored.walked.contains(pack));
+        let good = self.stored.good.iter().filter(|(_, copies)| is_sure(copies));
+        let orphans = good.map(|(name, _)| name).filter(|name| !self.needed.contains(name));
         let (mut num_chunks, mut num_others) = (0_u64, 0_u64);
         for name in orphans {
             *(if name.kind == Kind::Chunk { &mut num_chunks } else { &mut num_others }) += 1;
