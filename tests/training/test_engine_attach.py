@@ -390,3 +390,10 @@ def test_the_manifest_is_never_read_back(run: Any, ws: Path) -> None:
     engine = attach(run, ws, resume="latest")
     assert engine.current_step == 1
     assert len(json.loads((ws / "gpt" / "manifest.json").read_text())["checkpoints"]) == 1
+
+
+def test_the_manifest_has_the_beginning_of_a_very_long_message(run: Any, ws: Path) -> None:
+    with attach(run, ws) as engine:
+        engine.commit(1, "\x1b" * 100_000)
+    rows = json.loads((ws / "gpt" / "manifest.json").read_text())["checkpoints"]
+    assert [row["message"] for row in rows] == ["\x1b" * 4096]

@@ -17,6 +17,9 @@ BOLD, DIM, RED, GREEN, YELLOW, CYAN = "1", "2", "31", "32", "33", "36"
 # Stands for the beginning of a colour of ours until it is printed. No repository knows it.
 _MARK = f"\x1b{os.urandom(8).hex()}:"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+# What a stranger's repository holds may be as long as it likes: lines are cut, texts are looked through in pieces.
+_LINE_MAX = 4096
+_PIECE = 1 << 16
 # Largest first: (seconds, name).
 _SPANS = (
     (31_557_600, "year"),
@@ -232,13 +235,22 @@ def quoted(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return `text` as one line that can not move a terminal's cursor."""
-    return " ".join(printable(text).split())
+    """Return `text` as one line that can not move a terminal's cursor; a very long one is cut."""
+    line = " ".join(printable(text[:_LINE_MAX]).split())
+    return line if len(text) <= _LINE_MAX else f"{line} ... ({count(len(text) - _LINE_MAX, 'more character')})"
+
+
+def first_lines(text: str) -> list[str]:
+    """Return the printable lines of a text; of a very long one the first, and a line that says so."""
+    lines = printable(text[:_PIECE]).splitlines()
+    return lines if len(text) <= _PIECE else [*lines, f"... ({count(len(text) - _PIECE, 'more character')})"]
 
 
 def printable(text: str) -> str:
     """Return `text` with control characters written out; names and messages may come from a stranger's repository."""
-    if text.isprintable():
+    if len(text) > _PIECE:
+        return "".join(printable(text[at : at + _PIECE]) for at in range(0, len(text), _PIECE))
+    if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 
@@ -249,9 +261,7 @@ def safe(text: str, *, painted: bool) -> str:
     The last look before anything is printed: names of branches, components and metrics come from repositories too.
     Those can hold colours, but no mark.
     """
-    if text.replace("\n", "").replace("\t", "").isprintable():
-        return text
-    if not painted:
+    if not painted or _MARK not in text:
         return printable(text)
     import re
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from gradient.repo import Repo
     from gradient.workspace import RepoLocation
 
+_CHANGES_SHOWN = 10
+"""Of an operation in a line; JSON has all."""
+
 
 @dataclass(frozen=True)
 class Session:
@@ -211,7 +214,10 @@ def operation_fields(operation: Operation) -> dict[str, object]:
 def describe_changes(operation: Operation) -> str:
     """Return what an operation changed, in one line: `main 3fa9c1d2 -> 77b0e415`."""
     parts = []
-    for ref, before, after in operation.changes:
+    changes = operation.changes
+    for ref, before, after in changes[:_CHANGES_SHOWN]:
         old, new = (short_id(end) if end else "none" for end in (before, after))
         parts.append(f"{ref} {old} -> {new}")
+    if len(changes) > _CHANGES_SHOWN:
+        parts.append(f"{len(changes) - _CHANGES_SHOWN:,} more")
     return ", ".join(parts)

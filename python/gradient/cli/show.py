@@ -66,7 +66,7 @@ def _text(details: "CommitDetails") -> str:
     facts += [(name, f"{value:.8g}") for name, value in info.metrics.items()]
     lines.append(_out.table(facts))
     if info.message:
-        lines += ["", *("    " + line for line in _out.printable(info.message).splitlines())]
+        lines += ["", *("    " + line for line in _out.first_lines(info.message))]
     rows = [
         (
             f"{part.section}/{part.name}",

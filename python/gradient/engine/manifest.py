@@ -26,6 +26,7 @@ logger = logging.getLogger("gradient")
 
 FILE_NAME = "manifest.json"
 NUM_COMMITS_MAX = 1_000
+MESSAGE_LEN_MAX = 4096
 INTERVAL_S = 10.0
 """At most one write in so many seconds while training runs."""
 
@@ -91,7 +92,7 @@ def _row(commit: CommitInfo) -> dict[str, Any]:
         "type": commit.kind,
         "id": commit.id,
         "root": commit.root,
-        "message": commit.message,
+        "message": commit.message[:MESSAGE_LEN_MAX],
         "metrics": {name: _number(value) for name, value in commit.metrics.items()},
         "time": _iso(commit.time_ns),
     }

@@ -1,10 +1,12 @@
 """Sizes, times, tables and what a terminal gets."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 
 from gradient.cli import _out
+from gradient.cli._session import describe_changes
 
 SECOND = 1_000_000_000
 
@@ -85,6 +87,28 @@ def test_colours_are_printed_around_what_a_stranger_s_name_holds_and_not_within(
 
 def test_control_characters_from_a_repository_do_not_reach_the_terminal():
     assert _out.one_line("evil\x1b[2J\nname\r") == "evil\\x1b[2J name\\r"
+
+
+def test_a_line_of_a_stranger_is_cut_and_says_so():
+    assert _out.one_line("a " * 4096) == "a " * 2048 + "... (4,096 more characters)"
+    assert _out.one_line("a" * 4096) == "a" * 4096
+
+
+def test_a_text_of_a_stranger_is_cut_and_says_so():
+    assert _out.first_lines("a\n\x1b\n") == ["a", "\\x1b"]
+    lines = _out.first_lines("a\n" * (1 << 20))
+    assert (len(lines), lines[-1]) == ((1 << 15) + 1, "... (2,031,616 more characters)")
+
+
+@pytest.mark.parametrize(("num", "end"), [(10, []), (11, ["1 more"]), (5010, ["5,000 more"])])
+def test_of_many_changes_a_line_names_ten(num, end):
+    operation = SimpleNamespace(changes=[(f"b{i}", None, "0" * 64) for i in range(num)])
+    assert describe_changes(operation).split(", ")[9:] == ["b9 none -> 00000000", *end]
+
+
+def test_a_long_text_is_looked_through_in_pieces():
+    text = "a\x1b[8m" * 100_000
+    assert _out.printable(text) == "a\\x1b[8m" * 100_000
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
