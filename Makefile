@@ -12,7 +12,7 @@ EXTENSION := python/gradient/_core.abi3.so
 RUST := Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml) $(shell find rust -path '*/src/*' -name '*.rs' 2>/dev/null)
 JOBS ?= 2
 
-.PHONY: help demo test crash kill flip fuzz asan resume-matrix other-versions develop check lint wheel bench deny fmt clean
+.PHONY: help demo test crash kill flip hostile fuzz asan resume-matrix other-versions develop check lint wheel bench deny fmt clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
@@ -41,6 +41,12 @@ kill: develop ## Kill writers at random moments, 1,000 times, and at every syste
 
 flip: ## Flip every bit and cut every length of every kind of file
 	GRADIENT_FLIPS=all cargo test --release -p gradient-repo --test flips -- --nocapture
+
+# So many repositories made by lot beside all that are made by hand; 25 and a third of those in `make test`.
+HOSTILE ?= 10000
+
+hostile: develop ## Use HOSTILE=10000 repositories from a stranger, made by lot, and those made by hand
+	GRADIENT_HOSTILE=$(HOSTILE) $(BIN)/python -m pytest -q -n $(JOBS) tests/adversarial/test_hostile.py
 
 resume-matrix: develop ## Kill every kind of run at every tick and resume it, 960 kills (15 minutes)
 	GRADIENT_RESUME_MATRIX=1 $(BIN)/python -m pytest -n $(JOBS) tests/training/test_resume_matrix.py
