@@ -1,6 +1,6 @@
 """What no test may be skipped for where it matters: a tool that is missing.
 
-With `GRADIENT_REQUIRE_TOOLS=1`, which `.ci/run` sets, a test that is skipped for another reason than those below fails.
+With `REQUIRE_TEST_TOOLS=1`, which `.ci/run` sets, a test that is skipped for another reason than those below fails.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-REQUIRED = os.environ.get("GRADIENT_REQUIRE_TOOLS", "") not in ("", "0")
+REQUIRED = os.environ.get("REQUIRE_TEST_TOOLS", "") not in ("", "0")
 
 REASONS = (
     "this torch ",
@@ -42,5 +42,5 @@ def judged(report: Any) -> Any:
     reason = reason.removeprefix("Skipped: ")
     if not reason.startswith(REASONS):
         report.outcome = "failed"
-        report.longrepr = f"{place}:{line}: skipped, and GRADIENT_REQUIRE_TOOLS is set: {reason}"
+        report.longrepr = f"{place}:{line}: skipped, and REQUIRE_TEST_TOOLS is set: {reason}"
     return report

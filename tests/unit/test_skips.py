@@ -50,7 +50,7 @@ def test_a_missing_tool_fails_a_test_where_all_are_required(required: str, count
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-c", os.devnull]
     told = subprocess.run(
         [*command, str(tmp_path)],
-        env={**os.environ, "GRADIENT_REQUIRE_TOOLS": required, "PYTEST_ADDOPTS": ""},
+        env={**os.environ, "REQUIRE_TEST_TOOLS": required, "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         check=False,

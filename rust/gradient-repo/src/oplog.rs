@@ -21,6 +21,8 @@ pub(crate) const UNFOLDED_MIN: u64 = 64;
 /// Files in `ops/` from which on old operations are folded.
 pub(crate) const FOLD_AT: usize = 512;
 
+/// `EACCES`, on every system.
+const EACCES: i32 = 13;
 // Listings tried before a file that another one refers to counts as missing.
 const LOOKS_MAX: u32 = 8;
 /// Reading for the newest operation that can be read ends here: files that were made to be large and unreadable.
@@ -181,7 +183,11 @@ impl OperationLog {
     /// Storage errors; one that can not be read counts as none.
     pub(crate) fn pending(&self, newest: &HeadState) -> Result<Option<Operation>> {
         let Some(n) = newest.operation.n.checked_add(1) else { return Ok(None) };
-        let pending = unless_damaged(self.read_as(n, &Key::pending(n)))?;
+        let pending = match self.read_as(n, &Key::pending(n)) {
+            // Only repair needs `lost+found`: where it may not be looked into, nothing is known to be pending.
+            Err(RepoError::Storage(error)) if error.errno() == Some(EACCES) => None,
+            read => unless_damaged(read)?,
+        };
         Ok(pending.map(|(operation, _)| operation).filter(|operation| operation.previous == Some(newest.id)))
     }
 

@@ -97,9 +97,8 @@ fn the_shim_sees_syncs() {
 #[test]
 fn the_shim_sees_every_call_that_strace_sees() {
     if Command::new("strace").arg("-V").output().is_err() {
-        let is_required =
-            std::env::var("GRADIENT_REQUIRE_TOOLS").is_ok_and(|value| !["", "0"].contains(&value.as_str()));
-        assert!(!is_required, "strace is missing, and GRADIENT_REQUIRE_TOOLS is set");
+        let is_required = std::env::var("REQUIRE_TEST_TOOLS").is_ok_and(|value| !["", "0"].contains(&value.as_str()));
+        assert!(!is_required, "strace is missing, and REQUIRE_TEST_TOOLS is set");
         eprintln!("SKIPPED: strace is missing, so nobody counts what the shim counts");
         return;
     }
