@@ -207,7 +207,7 @@ def test_a_writer_that_is_stopped_for_longer_than_its_lease_looks_again(many_pac
             if "ready" in said:
                 os.write(theirs, b"x")
                 time.sleep(random.uniform(0, 0.02))
-                os.kill(child.pid, signal.SIGSTOP)
+                _stop(child.pid)
                 merged += _merge(cwd / "repo")
                 os.kill(child.pid, signal.SIGCONT)
             elif "commit" in said and sum("commit" in said for said in child.heard) > 3:
@@ -230,6 +230,17 @@ def _start_waiting(cwd: Path, wait: int) -> Child:
         )
     os.close(theirs)
     return Child(process.pid, reports, log, process.wait)
+
+
+def _stop(pid: int) -> None:
+    """Stop a process, and come back when it stands: a call that is under way ends first, and may make a lease."""
+    os.kill(pid, signal.SIGSTOP)
+    for _ in range(1000):
+        threads = Path(f"/proc/{pid}/task").glob("*/stat")
+        if all(thread.read_text().rpartition(")")[2].split()[0] == "T" for thread in threads):
+            return
+        time.sleep(0.01)
+    raise AssertionError("it goes on for ten seconds after SIGSTOP")
 
 
 def _merge(path: Path) -> bool:

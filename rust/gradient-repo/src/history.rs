@@ -174,7 +174,7 @@ impl Repository {
                 let read;
                 let commit = if let Some(at) = known {
                     &rows[at].commit
-                } else if let Ok(found) = self.row_in(&stored, &id)? {
+                } else if let Ok(found) = before.row(&stored, &id)? {
                     read = found.commit;
                     &read
                 } else {
@@ -231,7 +231,7 @@ impl Repository {
         let mut passed = HashSet::new();
         let mut next = Some(tip);
         while let Some(id) = next.filter(|id| passed.insert(*id)) {
-            let found = self.row_in(&rows, &id)?.ok();
+            let found = before.row(&rows, &id)?.ok();
             if !then(id, found.as_ref().map(|row| &row.commit))? {
                 return Ok(());
             }
@@ -248,11 +248,22 @@ impl Repository {
 struct Before<'a> {
     repo: &'a Repository,
     by_commit: Option<HashMap<CommitId, CommitId>>,
+    has_looked: bool,
 }
 
 impl<'a> Before<'a> {
     fn new(repo: &'a Repository) -> Self {
-        Self { repo, by_commit: None }
+        Self { repo, by_commit: None, has_looked: false }
+    }
+
+    /// As [`Repository::row_in`], but packs are listed anew for the first commit that none holds, and then no more.
+    fn row(&mut self, rows: &CommitRows, id: &CommitId) -> Result<Result<LogRow, String>> {
+        if self.has_looked && !rows.contains(id) && !self.repo.odb.has_commit(id) {
+            return Ok(Err(RepoError::missing_commit(id).to_string()));
+        }
+        let found = self.repo.row_in(rows, id)?;
+        self.has_looked |= found.is_err();
+        Ok(found)
     }
 
     fn of(&mut self, id: &CommitId) -> Result<Option<CommitId>> {
@@ -317,7 +328,7 @@ impl Reached {
             // What lies behind a commit that can not be read need not be its parent.
             match self.at.entry(id) {
                 Entry::Occupied(known) => return Ok(Some(*known.get()).filter(|_| !behind_hole)),
-                Entry::Vacant(new) => match before.repo.row_in(rows, &id)? {
+                Entry::Vacant(new) => match before.row(rows, &id)? {
                     Ok(row) => {
                         let at = self.rows.len();
                         self.rows.push(row);

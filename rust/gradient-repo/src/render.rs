@@ -1,6 +1,6 @@
 //! The log as text: one line a commit, a graph beside it, or one JSON document (schema `gradient.log/1`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use gradient_object::{CommitId, CommitKind, Metric};
@@ -289,11 +289,8 @@ impl Graph {
                 if let Some(lane) = self.lanes.get_mut(at) {
                     *lane = *first;
                 }
-                for other in others {
-                    if !self.lanes.contains(other) {
-                        self.lanes.push(*other);
-                    }
-                }
+                let mut waited: HashSet<CommitId> = self.lanes.iter().copied().collect();
+                self.lanes.extend(others.iter().copied().filter(|other| waited.insert(*other)));
             }
         }
         (columns, self.join())
@@ -301,7 +298,8 @@ impl Graph {
 
     // Lanes that wait for one commit become one: `|/`.
     fn join(&mut self) -> Option<String> {
-        let twice = (1..self.lanes.len()).find(|lane| self.lanes[..*lane].contains(&self.lanes[*lane]))?;
+        let mut waited = HashSet::new();
+        let twice = self.lanes.iter().position(|waits| !waited.insert(*waits))?;
         let mut columns: String = (0..twice).map(|_| "| ").collect();
         columns.pop();
         columns.push('/');

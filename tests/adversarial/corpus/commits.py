@@ -26,8 +26,8 @@ def ancestors() -> Iterator[Case]:
     yield made(f"S5 a line of {LINE:,} commits", long_line)
     yield made("S5 a parent that is nowhere", lambda _, r, e: commit(r, e, parents=[bytes([7]) * 32]))
     yield made("S5 a parent that is a tree", lambda _, r, e: commit(r, e, parents=[r]))
-    many = [i.to_bytes(32, "big") for i in range(50_000)]
-    yield made("S5 fifty thousand parents", lambda _, r, e: commit(r, e, parents=many))
+    many = [i.to_bytes(32, "big") for i in range(100_000)]
+    yield made("S5 a hundred thousand parents", lambda _, r, e: commit(r, e, parents=many))
     yield made("S5 a tree that is nowhere", lambda _, r, e: commit(bytes(32), e))
     yield made("S5 an environment that is nowhere", lambda _, r, e: commit(r, bytes(32)))
 
