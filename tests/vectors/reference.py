@@ -22,6 +22,8 @@ import blake3
 import zstandard
 
 CHUNK_BYTES = 1 << 20
+FOLDED_MAX = 256 << 20
+CHAIN_LEN_MAX = 64
 CONTEXT = "gradient-store 2026-11 format 1 "
 ONE_BYTE = """
     bool uint8 int8 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu float4_e2m1fn_x2
@@ -173,12 +175,15 @@ def object_id(kind: str, data: bytes) -> bytes:
     return blake3.blake3(data, derive_key_context=CONTEXT + kind).digest()
 
 
-def unzstd(frame: bytes) -> bytes:
-    """Decode one zstd frame that carries its content size and has nothing after it."""
-    size = zstandard.frame_content_size(frame)
-    need(size >= 0, "a frame without its content size")
-    decoder = zstandard.ZstdDecompressor().decompressobj()
-    raw = decoder.decompress(frame)
+def unzstd(frame: bytes, most: int) -> bytes:
+    """Decode one zstd frame that carries its content size, which is small enough, and has nothing after it."""
+    try:
+        size = zstandard.frame_content_size(frame)
+        need(0 <= size <= most, "a frame without its content size, or of too much")
+        decoder = zstandard.ZstdDecompressor().decompressobj()
+        raw = decoder.decompress(frame)
+    except zstandard.ZstdError as error:
+        raise Refused("no zstd frame") from error
     need(decoder.eof and not decoder.unused_data and len(raw) == size, "a frame that is cut, or not alone")
     return raw
 
@@ -212,7 +217,7 @@ def read_operations(repo: pathlib.Path) -> Operations:
     floor = floors[-1] if floors else 0
     payloads: dict[int, bytes] = {}
     if floor:
-        raw, at = unzstd(envelope((folder / f"folded-{floor:020}").read_bytes(), b"GROF")), 0
+        raw, at = unzstd(envelope((folder / f"folded-{floor:020}").read_bytes(), b"GROF"), FOLDED_MAX), 0
         for number in range(1, floor + 1):
             (length,) = struct.unpack_from("<Q", raw, at)
             payloads[number] = raw[at + 8 : at + 8 + length]
@@ -243,6 +248,195 @@ def read_operations(repo: pathlib.Path) -> Operations:
                     table[name] = (target[0], target[1])
         head = (record["head"][0], record["head"][1])
     return Operations(len(payloads), head, table)
+
+
+# Codecs (pack.md). An element of `width` bytes is a number.
+
+NUMBERS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def elements(raw: bytes, width: int) -> list[int]:
+    """Return the elements that bytes are."""
+    need(width in NUMBERS, f"the width {width}")
+    need(len(raw) % width == 0, "a part of an element")
+    return list(struct.unpack(f"<{len(raw) // width}{NUMBERS[width]}", raw))
+
+
+def of_elements(numbers: list[int], width: int) -> bytes:
+    """Return the bytes of elements."""
+    return struct.pack(f"<{len(numbers)}{NUMBERS[width]}", *numbers)
+
+
+def u32(reader: Reader) -> int:
+    """Read a number of four bytes."""
+    return int.from_bytes(reader.take(4), "little")
+
+
+def unlz4(block: bytes, length: int) -> bytes:
+    """Decode one LZ4 block of exactly so many bytes. Its last sequence is of literals alone."""
+    reader, raw = Reader(block), bytearray()
+
+    def count(start: int) -> int:
+        total = start
+        more = 255 if start == 15 else 0
+        while more == 255:
+            more = reader.take(1)[0]
+            total += more
+        need(len(raw) + total <= length, "an LZ4 block of more bytes")
+        return total
+
+    while True:
+        token = reader.take(1)[0]
+        raw += reader.take(count(token >> 4))
+        if reader.at == len(block):
+            need(len(raw) == length, "an LZ4 block of fewer bytes")
+            return bytes(raw)
+        offset = int.from_bytes(reader.take(2), "little")
+        need(0 < offset <= len(raw), "an offset to nowhere")
+        for _ in range(count(token & 15) + 4):
+            raw.append(raw[-offset])
+        need(len(raw) <= length, "an LZ4 block of more bytes")
+
+
+def unseptets(data: bytes, length: int) -> bytes:
+    """Decode bytes of which bit 0 was left out."""
+    need(len(data) == (7 * length + 7) // 8, "septets of another length")
+    number = int.from_bytes(data, "little")
+    need(number >> 7 * length == 0, "bits behind the last septet")
+    raw = bytearray()
+    for at in range(0, length, 8):
+        seven = int.from_bytes(data[at // 8 * 7 :][:7], "little")
+        raw += bytes((seven >> 7 * place & 127) << 1 for place in range(min(8, length - at)))
+    return bytes(raw)
+
+
+def read_rows(reader: Reader, count: int) -> list[tuple[int, int]]:
+    """Read the coder and the length of each part."""
+    return [(reader.take(1)[0], u32(reader)) for _ in range(count)]
+
+
+def read_part(reader: Reader, row: tuple[int, int], length: int) -> bytes:
+    """Read a part that holds so many bytes."""
+    coder, coded_len = row
+    coded = reader.take(coded_len)
+    if coder == 0:
+        need(len(coded) == length, "raw bytes of another number")
+        return coded
+    if coder == 1:
+        raw = unzstd(coded, length)
+        need(len(raw) == length, "a frame of another length")
+        return raw
+    if coder == 2:
+        return unlz4(coded, length)
+    if coder == 3:
+        need(len(coded) == 1, "a constant that is not one byte")
+        return coded * length
+    need(coder == 4, f"the unknown coder {coder}")
+    return unseptets(coded, length)
+
+
+def read_planes(reader: Reader, parameters: bytes, most: int) -> bytes:
+    """Read the payload of planes, which is all that is left."""
+    need(len(parameters) >= 2 and parameters[0] in NUMBERS and parameters[1] < 4, "parameters of planes")
+    width, rotate, with_means = parameters[0], parameters[1] & 1, parameters[1] & 2
+    need(len(parameters) == (10 if with_means else 2), "parameters of planes of another length")
+    n = u32(reader)
+    need(n * width <= most, "more elements than there can be")
+    rows = read_rows(reader, width + (1 if with_means else 0))
+    columns, means, offset = 0, b"", 0
+    if with_means:
+        columns, offset = struct.unpack_from("<II", parameters, 2)
+        need(offset < columns <= CHUNK_BYTES, "an offset that is not in the row, or too long a row")
+        num_rows = (offset + n - 1) // columns + 1 if n else 0
+        means = read_part(reader, rows.pop(0), columns + num_rows)
+    planes = [b""] * width
+    for raw_ones in (True, False):
+        for number, row in enumerate(rows):
+            if (row[0] == 0) == raw_ones:
+                planes[number] = read_part(reader, row, n)
+    need(reader.at == len(reader.data), "bytes after the planes")
+    if with_means:
+        highest = enumerate(planes[-1], offset)
+        planes[-1] = bytes((x + means[i % columns] + means[columns + i // columns]) % 256 for i, x in highest)
+    numbers = elements(bytes(itertools.chain.from_iterable(zip(*planes, strict=True))), width)
+    if rotate:
+        numbers = [x >> 1 | (x & 1) << (8 * width - 1) for x in numbers]
+    return of_elements(numbers, width)
+
+
+def read_sparse(parameters: bytes, payload: bytes, most: int) -> bytes:
+    """Decode elements of which most are zero."""
+    need(len(parameters) == 1 and parameters[0] in NUMBERS, "parameters of sparse")
+    (width,) = parameters
+    reader = Reader(payload)
+    n, num_gap_bytes = u32(reader), u32(reader)
+    need(n * width <= most and num_gap_bytes <= n, "more elements or gaps than there can be")
+    gaps = read_part(reader, read_rows(reader, 1)[0], num_gap_bytes)
+    found = elements(read_planes(reader, bytes([width, 0]), n * width), width)
+    need(sum(gap < 255 for gap in gaps) == len(found) and gaps[-1:] != b"\xff", "another number of gaps")
+    numbers, at, after = [0] * n, 0, iter(found)
+    for gap in gaps:
+        at += gap
+        if gap < 255:
+            need(at < n, "gaps that run past the end")
+            numbers[at] = next(after)
+            at += 1
+    return of_elements(numbers, width)
+
+
+def undo_xor(parameters: bytes, payload: bytes, base: bytes) -> bytes:
+    """Combine with the base."""
+    need(not parameters, "parameters of xor")
+    return bytes(x ^ b for x, b in zip(payload, base.ljust(len(payload), b"\0"), strict=False))
+
+
+def undo_difference(parameters: bytes, payload: bytes, base: bytes) -> bytes:
+    """Add the base."""
+    need(len(parameters) == 2 and parameters[0] in NUMBERS and parameters[1] < 2, "parameters of difference")
+    width, floats = parameters
+    modulus = 1 << 8 * width
+    highest = modulus // 2
+
+    def ordered(x: int) -> int:
+        return x ^ (highest - 1) if floats and x >= highest else x
+
+    numbers = []
+    bases = elements(base.ljust(len(payload), b"\0")[: len(payload)], width)
+    for z, b in zip(elements(payload, width), bases, strict=True):
+        d = z // 2 if z % 2 == 0 else -(z + 1) // 2
+        # What rises with the number is made of it, and it of that, in the same way.
+        numbers.append(ordered((d + ordered(b)) % modulus))
+    return of_elements(numbers, width)
+
+
+def decode_stage(codec: int, parameters: bytes, payload: bytes, most: int) -> bytes:
+    """Decode a stage that takes no base."""
+    if codec == 1:
+        need(not parameters, "parameters of zstd")
+        return unzstd(payload, most)
+    if codec == 2:
+        need(not parameters and len(payload) >= 4, "parameters of lz4, or no length")
+        length = int.from_bytes(payload[:4], "little")
+        need(length <= most, "an LZ4 block of too much")
+        return unlz4(payload[4:], length)
+    if codec == 3:
+        return read_planes(Reader(payload), parameters, most)
+    need(codec == 6, f"the unknown codec {codec}")
+    return read_sparse(parameters, payload, most)
+
+
+def decode_entry(pipeline: list[tuple[int, bytes]], payload: bytes, raw_len: int, bases: list[bytes]) -> bytes:
+    """Run a pipeline backwards."""
+    deltas = {4: undo_xor, 5: undo_difference}
+    need(sum(codec in deltas for codec, _ in pipeline) == len(bases) <= 1, "bases that no stage wants, or too few")
+    raw = payload
+    for place, (codec, parameters) in reversed(list(enumerate(pipeline))):
+        if codec in deltas:
+            raw = deltas[codec](parameters, raw, bases[0])
+        else:
+            raw = decode_stage(codec, parameters, raw, raw_len if place == 0 else 2 * raw_len + (64 << 10))
+    need(len(raw) == raw_len, "another length than the entry says")
+    return raw
 
 
 # Packs (pack.md)
@@ -297,7 +491,7 @@ class Pack:
         self.blocks: list[bytes] = []
         for number in range(num_blocks):
             start, length, raw_len = struct.unpack_from("<QII", data, at + 16 * number)
-            self.blocks.append(unzstd(data[start : start + length]))
+            self.blocks.append(unzstd(data[start : start + length], raw_len))
             need(len(self.blocks[-1]) == raw_len, "a block of another length")
 
     def entry(self, row: Row) -> tuple[list[tuple[int, bytes]], bytes]:
@@ -343,15 +537,15 @@ class Repository:
         need(object_id("tree" if kind == 2 else "commit", raw) == wanted, f"{wanted.hex()} is damaged")
         return raw
 
-    def chunk(self, wanted: bytes) -> bytes:
-        """Return the raw bytes of a chunk."""
+    def chunk(self, wanted: bytes, link: int = 1) -> bytes:
+        """Return the raw bytes of a chunk, which is this link of a delta chain."""
         need((1, wanted) in self.found, f"chunk {wanted.hex()} is missing")
+        need(link <= CHAIN_LEN_MAX, "a delta chain that loops, or is too long")
         pack, row = self.found[1, wanted]
-        stages, raw = pack.entry(row)
-        for codec, parameters in reversed(stages):
-            need(codec == 1 and not parameters and not row.bases, f"the unknown codec {codec}")
-            raw = unzstd(raw)
-        need(len(raw) == row.raw_len and blake3.blake3(raw).digest() == wanted, f"chunk {wanted.hex()} is damaged")
+        stages, payload = pack.entry(row)
+        need(1 <= row.raw_len <= CHUNK_BYTES and row.encoded_len <= row.raw_len, "a chunk of too many bytes, or none")
+        raw = decode_entry(stages, payload, row.raw_len, [self.chunk(base, link + 1) for base in row.bases])
+        need(blake3.blake3(raw).digest() == wanted, f"chunk {wanted.hex()} is damaged")
         return raw
 
     def tensor(self, tensor: Tagged) -> bytes:
