@@ -10,8 +10,10 @@ import importlib.util
 import json
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
+import tracemalloc
 from types import ModuleType
 from typing import Any
 
@@ -146,6 +148,37 @@ def test_decodes_what_the_page_says(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS["refused_codecs"], ids=lambda vector: vector["why"])
-def test_refuses_what_the_page_forbids(vector: dict[str, Any]) -> None:
+def test_refuses_what_the_page_forbids_before_it_takes_memory(vector: dict[str, Any]) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(REFERENCE.Refused):
+            decode(vector, vector["raw_len"])
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("vector", VECTORS["entries"], ids=lambda vector: vector["name"])
+def test_decodes_the_entries_of_the_page_and_no_others(vector: dict[str, Any]) -> None:
+    if "raw" in vector:
+        assert decode(vector, vector["raw_len"]) == raw_bytes(vector["raw"])
+        return
     with pytest.raises(REFERENCE.Refused):
         decode(vector, vector["raw_len"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["delta_packs"], ids=lambda vector: vector["name"])
+def test_reads_delta_chains_and_refuses_those_that_break(
+    vector: dict[str, Any], trained: tuple[pathlib.Path, Any, Any], tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    file = tmp_path / ".gradient-repo" / "packs" / f"{vector['pack']}.pack"
+    file.write_bytes(raw_bytes(vector["hex"]))
+    assert file.stat().st_size == vector["len"]
+    repository = REFERENCE.Repository(tmp_path)
+    for chunk, raw in vector["chunks"]:
+        if raw is not None:
+            assert repository.chunk(bytes.fromhex(chunk)) == raw_bytes(raw)
+            continue
+        with pytest.raises(REFERENCE.Refused):
+            repository.chunk(bytes.fromhex(chunk))
