@@ -341,22 +341,21 @@ def read_planes(reader: Reader, parameters: bytes, most: int) -> bytes:
     need(len(parameters) == (10 if with_means else 2), "parameters of planes of another length")
     n = u32(reader)
     need(n * width <= most, "more elements than there can be")
-    rows = read_rows(reader, width + (1 if with_means else 0))
-    columns, means, offset = 0, b"", 0
-    if with_means:
-        columns, offset = struct.unpack_from("<II", parameters, 2)
-        need(offset < columns <= CHUNK_BYTES, "an offset that is not in the row, or too long a row")
-        num_rows = (offset + n - 1) // columns + 1 if n else 0
-        means = read_part(reader, rows.pop(0), columns + num_rows)
+    rows = read_rows(reader, width)
     planes = [b""] * width
     for raw_ones in (True, False):
         for number, row in enumerate(rows):
             if (row[0] == 0) == raw_ones:
                 planes[number] = read_part(reader, row, n)
-    need(reader.at == len(reader.data), "bytes after the planes")
     if with_means:
+        columns, offset = struct.unpack_from("<II", parameters, 2)
+        need(offset < columns, "an offset that is not in the row")
+        num_means = columns + ((offset + n - 1) // columns + 1 if n else 0)
+        need(num_means <= n * width + 2, "more means than there can be")
+        means = read_part(reader, read_rows(reader, 1)[0], num_means)
         highest = enumerate(planes[-1], offset)
         planes[-1] = bytes((x + means[i % columns] + means[columns + i // columns]) % 256 for i, x in highest)
+    need(reader.at == len(reader.data), "bytes after the planes")
     numbers = elements(bytes(itertools.chain.from_iterable(zip(*planes, strict=True))), width)
     if rotate:
         numbers = [x >> 1 | (x & 1) << (8 * width - 1) for x in numbers]
