@@ -74,6 +74,25 @@ fn what_was_put_is_there_after_any_crash_and_before_it_whole_or_not_at_all() {
 }
 
 #[test]
+fn no_write_of_a_pack_goes_on_beyond_the_window_that_is_written_back() {
+    const WINDOW: usize = 2 << 20;
+    let disk = SimFs::new();
+    let storage = create(&disk);
+    let bytes = vec![7; 2 * WINDOW];
+    let mut pack = storage.create_pack(&[1; 16], 20 << 20).expect("the id is new");
+    let mut num_writes = |pieces: &[&[u8]]| {
+        disk.settle();
+        pack.append(pieces).expect("there is room");
+        disk.calls().iter().filter(|call| call.kind == CallKind::Write).count()
+    };
+    for (len, expected) in [(WINDOW / 2, 1), (WINDOW / 2, 1), (2 * WINDOW, 2), (1, 1), (WINDOW - 2, 1), (2, 2)] {
+        assert_eq!(num_writes(&[&bytes[..len]]), expected, "{len} bytes");
+    }
+    let (half, whole) = (&bytes[..WINDOW / 2], &bytes[..WINDOW]);
+    assert_eq!(num_writes(&[&[], half, whole, &[], half]), 3, "two windows are full, and a third begins");
+}
+
+#[test]
 fn a_file_that_was_not_synced_may_be_found_in_every_bad_way() {
     let disk = SimFs::new();
     let storage = create(&disk);

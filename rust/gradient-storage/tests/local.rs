@@ -240,6 +240,29 @@ fn a_pack_of_many_write_back_steps_comes_back_byte_for_byte() {
     assert_eq!(offset, position);
 }
 
+#[test]
+fn a_pack_holds_its_pieces_in_order_wherever_they_cut_its_windows() {
+    const WINDOW: usize = 2 << 20;
+    let lens = [0, 1, WINDOW - 2, 1, WINDOW, 0, 3 * WINDOW, 5, WINDOW - 5, WINDOW + 1, WINDOW / 2, 3];
+    let all: Vec<u8> = (0..1_u32 << 22).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    let (mut end, mut pieces) = (0, Vec::new());
+    for len in lens {
+        pieces.push(&all[end..end + len]);
+        end += len;
+    }
+    for (num_pieces, reserved) in [(1, 0), (2, 10), (5, 40 << 20), (lens.len(), end as u64)] {
+        let repo = Repo::new();
+        let mut pack = repo.storage.create_pack(&ID, reserved).expect("the id is new");
+        for batch in pieces.chunks(num_pieces) {
+            pack.append(batch).expect("there is room");
+        }
+        assert_eq!(pack.position(), end as u64, "{num_pieces} pieces at once, {reserved} reserved");
+        pack.seal().expect("the id is still new");
+        let found = repo.storage.read(&Key::pack(&ID), 1 << 30).expect("is sealed");
+        assert!(found == all[..end], "{num_pieces} pieces at once, {reserved} reserved: {} bytes", found.len());
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_pack_that_can_not_fit_is_refused_before_the_first_byte() {

@@ -106,7 +106,7 @@ impl System for Os {
     /// in `generic_fadvise`, before it looks which pages of the range it could drop for `DONTNEED`; pages on their way to
     /// the disk are not dropped, so what was just written stays readable from memory (`fincore` shows all of a pack
     /// there). A failure changes nothing: the pages are written by the sync then. Worth a quarter to a third of the time
-    /// of a durable pack (`benches/pack_write.rs`, medians 117 to 147 ms with it, 163 to 215 without; 2 busy cores, ext4).
+    /// of a durable pack (204 MB, medians 117 to 147 ms with it, 163 to 215 without; 2 busy cores, ext4).
     fn start_write_back(&self, file: &OwnedFd, offset: u64, len: u64) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
