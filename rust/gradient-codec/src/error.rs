@@ -24,6 +24,14 @@ pub enum CodecError {
         /// How many there were.
         num_bases: usize,
     },
+    /// A codec that takes bases was handed another number of them.
+    #[error("{actual} bases where there must be {expected}")]
+    WrongNumberOfBases {
+        /// How many it takes.
+        expected: usize,
+        /// How many there were.
+        actual: usize,
+    },
     /// A payload is not what the codec writes.
     #[error("the {codec} payload is damaged: {what}")]
     Damaged {

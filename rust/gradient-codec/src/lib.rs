@@ -7,6 +7,7 @@
 //! |----------------------|---------------------------------------------------------------------|
 //! | [`encode_best`]      | finds out what pays for a chunk, cheaply, and does it               |
 //! | [`decode`]           | runs a pipeline backwards, into memory that the caller has          |
+//! | [`patch`]            | the same, where a base lies already and little differs              |
 //! | [`codecs`]           | the table; one file a codec                                         |
 //! | [`encode_metadata`]  | one zstd frame, for blocks of trees and commits                     |
 //!
@@ -16,11 +17,16 @@
 mod choose;
 mod codecs;
 mod error;
+mod means;
 mod metadata;
+mod output;
+mod parts;
 mod pipeline;
+mod sample;
+mod split;
 
-pub use choose::{Encoded, Scratch, encode_best};
-pub use codecs::{Codec, codecs, find_codec};
+pub use choose::{Base, DeltaGain, ElementClass, Encoded, Layout, Scratch, encode_best};
+pub use codecs::{Codec, DeltaCodec, codecs, find_codec};
 pub use error::CodecError;
 pub use metadata::{decode_metadata, encode_metadata, metadata_encoded_len, metadata_raw_len};
-pub use pipeline::{Stage, decode};
+pub use pipeline::{Stage, decode, is_patch, patch};

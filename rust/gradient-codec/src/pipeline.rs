@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use crate::CodecError;
-use crate::codecs::find_codec;
+use crate::codecs::sparse::{self, Sparse};
+use crate::codecs::{Codec, find_codec, one_base};
 
 /// How much longer than the raw bytes the output of a stage in the middle of a pipeline may be.
 ///
@@ -42,6 +43,31 @@ pub fn decode(
 ) -> Result<(), CodecError> {
     require_len(raw_len, out.len())?;
     require_wanted(pipeline, bases)?;
+    // Codecs that keep the length are undone where the bytes are to be.
+    let mut num_deltas = 0;
+    for stage in pipeline {
+        if find_codec(stage.codec)?.as_delta().is_none() {
+            break;
+        }
+        num_deltas += 1;
+    }
+    let (deltas, others) = pipeline.split_at(num_deltas);
+    decode_others(others, payload, raw_len, bases, out)?;
+    for stage in deltas.iter().rev() {
+        if let Some(delta) = find_codec(stage.codec)?.as_delta() {
+            delta.undo(&stage.params, one_base(bases)?, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn decode_others(
+    pipeline: &[Stage],
+    payload: &[u8],
+    raw_len: usize,
+    bases: &[&[u8]],
+    out: &mut [u8],
+) -> Result<(), CodecError> {
     let Some((first, later)) = pipeline.split_first() else {
         require_len(raw_len, payload.len())?;
         out.copy_from_slice(payload);
@@ -57,6 +83,28 @@ pub fn decode(
         encoded = Cow::Owned(decoded);
     }
     find_codec(first.codec)?.decode(&first.params, bases, &encoded, out)
+}
+
+/// Says whether [`patch`] can run this pipeline backwards.
+pub fn is_patch(pipeline: &[Stage]) -> bool {
+    let is_delta = |stage: &Stage| find_codec(stage.codec).is_ok_and(|codec| codec.as_delta().is_some());
+    matches!(pipeline, [first, second] if is_delta(first) && second.codec == Sparse.id())
+}
+
+/// As [`decode`] with one base, which is what `bytes` holds: touches only what differs from it.
+///
+/// `bytes` has the raw length: a base that is shorter is continued by zeros, a longer one cut.
+///
+/// # Errors
+/// As [`decode`]; [`CodecError::UnknownCodec`] for a pipeline that is no patch.
+pub fn patch(pipeline: &[Stage], payload: &[u8], bytes: &mut [u8]) -> Result<(), CodecError> {
+    if let [first, second] = pipeline
+        && second.codec == Sparse.id()
+        && let Some(delta) = find_codec(first.codec)?.as_delta()
+    {
+        return sparse::patch(&second.params, payload, delta, &first.params, bytes);
+    }
+    Err(CodecError::UnknownCodec { id: pipeline.last().map_or(0, |stage| stage.codec) })
 }
 
 /// Returns `len` zero bytes, if they are at most `max` and there is memory for them.

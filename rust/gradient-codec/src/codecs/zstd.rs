@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 
-use zstd::zstd_safe::{self, DCtx};
+use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, ParamSwitch};
 
 use super::Codec;
 use crate::pipeline::require_len;
@@ -69,6 +69,30 @@ pub(crate) fn encode_frame(raw: &[u8], level: i32, scratch: &mut Scratch, out: &
     Ok(())
 }
 
+/// A level at which zstd hardly looks for matches.
+const LITERALS_LEVEL: i32 = -131_072;
+
+/// Makes the context of [`encode_literals`].
+pub(crate) fn literals_context() -> Result<CCtx<'static>, CodecError> {
+    let refused = |code| CodecError::NotEncoded { codec: NAME, what: zstd_safe::get_error_name(code) };
+    let mut context = CCtx::try_create().ok_or(CodecError::OutOfMemory { len: CONTEXT_BYTES })?;
+    context.set_parameter(CParameter::CompressionLevel(LITERALS_LEVEL)).map_err(refused)?;
+    context.set_parameter(CParameter::LiteralCompressionMode(ParamSwitch::Enable)).map_err(refused)?;
+    Ok(context)
+}
+
+/// Encodes `raw` as one frame of literals, which only their frequencies make shorter, in place of what was in `out`.
+///
+/// In the exponents of floats matches are false friends: they cost time and leave more bytes.
+pub(crate) fn encode_literals(raw: &[u8], scratch: &mut Scratch, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    out.clear();
+    let len = zstd_safe::compress_bound(raw.len());
+    out.try_reserve(len).map_err(|_| CodecError::OutOfMemory { len })?;
+    let written = scratch.literals_context()?.compress2(out, raw);
+    written.map_err(|code| CodecError::NotEncoded { codec: NAME, what: zstd_safe::get_error_name(code) })?;
+    Ok(())
+}
+
 /// Returns the content size of the one frame that `encoded` must be.
 pub(crate) fn content_len(encoded: &[u8]) -> Result<u64, CodecError> {
     let damaged = |what| CodecError::Damaged { codec: NAME, what };
@@ -121,10 +145,6 @@ fn with_context<T>(work: impl FnOnce(&mut DCtx<'static>) -> T) -> Result<T, Code
 /// About what a context takes; only for the words of an error.
 pub(crate) const CONTEXT_BYTES: usize = 100 << 10;
 
-/// Refuses parameters, of which there are none.
 fn require_no_params(params: &[u8]) -> Result<(), CodecError> {
-    if params.is_empty() {
-        return Ok(());
-    }
-    Err(CodecError::BadParams { codec: NAME, len: params.len() })
+    super::require_no_params(NAME, params)
 }

@@ -1,0 +1,182 @@
+//! Sparse: the elements that are not zero, and how many zeros lie between them.
+
+use super::planes::{self, Params, decode_planes};
+use super::{Codec, DeltaCodec, read_width, require_elements};
+use crate::output::{Output, into_vec};
+use crate::parts::{Row, decode_part, encode_part};
+use crate::pipeline::{require_len, zeroed};
+use crate::{CodecError, Scratch};
+
+const NAME: &str = "sparse";
+
+/// A gap byte that says: so many zeros, and the gap goes on.
+const GOES_ON: u8 = 255;
+
+/// The codec.
+pub(crate) struct Sparse;
+
+/// Makes the parameters.
+pub(crate) fn params(width: usize) -> Vec<u8> {
+    vec![width as u8]
+}
+
+impl Codec for Sparse {
+    fn id(&self) -> u8 {
+        6
+    }
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn encode(
+        &self,
+        params: &[u8],
+        _bases: &[&[u8]],
+        raw: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CodecError> {
+        let width = read_only_width(params)?;
+        into_vec(raw.len(), out, |out| append(width, raw, scratch, out))
+    }
+
+    fn decoded_len(&self, params: &[u8], encoded: &[u8]) -> Result<u64, CodecError> {
+        let width = read_only_width(params)?;
+        let (len, _) = encoded.split_first_chunk().ok_or(damaged("it is shorter than its length"))?;
+        Ok(u64::from(u32::from_le_bytes(*len)) * width as u64)
+    }
+
+    fn decode(&self, params: &[u8], _bases: &[&[u8]], encoded: &[u8], out: &mut [u8]) -> Result<(), CodecError> {
+        let elements = Elements::decode(read_only_width(params)?, encoded, out.len())?;
+        out.fill(0);
+        elements.each(|at, value| out[at..at + value.len()].copy_from_slice(value))
+    }
+}
+
+/// Appends the payload for `raw` to `out`. None: it does not fit.
+pub(crate) fn append(
+    width: usize,
+    raw: &[u8],
+    scratch: &mut Scratch,
+    out: &mut Output<'_>,
+) -> Result<Option<()>, CodecError> {
+    require_elements(raw.len(), width)?;
+    let (mut gaps, mut values) = (Vec::new(), Vec::new());
+    match width {
+        1 => take_apart::<1>(raw, &mut gaps, &mut values),
+        2 => take_apart::<2>(raw, &mut gaps, &mut values),
+        4 => take_apart::<4>(raw, &mut gaps, &mut values),
+        _ => take_apart::<8>(raw, &mut gaps, &mut values),
+    }
+    let mut part = std::mem::take(&mut scratch.part);
+    let coder = encode_part(&gaps, scratch, &mut part)?;
+    let row = Row { coder, len: part.len() };
+    let put = out.put(&((raw.len() / width) as u32).to_le_bytes());
+    let put = put.and_then(|()| out.put(&(gaps.len() as u32).to_le_bytes()));
+    let put = put.and_then(|()| out.put(&row.encode())).and_then(|()| out.put(&part));
+    scratch.part = part;
+    if put.is_none() {
+        return Ok(None);
+    }
+    Ok(planes::append(Params { width, rotate: false, means: None }, None, &values, scratch, out)?.map(drop))
+}
+
+/// Turns the base in `bytes` into what was encoded: `delta` is undone where the elements of the payload lie, and nowhere
+/// else.
+///
+/// # Errors
+/// As [`Codec::decode`].
+pub(crate) fn patch(
+    params: &[u8],
+    encoded: &[u8],
+    delta: &dyn DeltaCodec,
+    delta_params: &[u8],
+    bytes: &mut [u8],
+) -> Result<(), CodecError> {
+    let width = read_only_width(params)?;
+    let of_delta = delta.width(delta_params)?;
+    if of_delta != 1 && of_delta != width {
+        return Err(CodecError::BadParams { codec: NAME, len: params.len() });
+    }
+    let elements = Elements::decode(width, encoded, bytes.len())?;
+    elements.each(|at, value| {
+        let mut difference = [0; 8];
+        difference[..value.len()].copy_from_slice(value);
+        delta.undo_one(delta_params, u64::from_le_bytes(difference), &mut bytes[at..at + value.len()]);
+    })
+}
+
+/// Elements that are not zero.
+struct Elements {
+    width: usize,
+    gaps: Vec<u8>,
+    values: Vec<u8>,
+    len: usize,
+}
+
+impl Elements {
+    /// Reads a payload of `len` bytes when decoded.
+    fn decode(width: usize, encoded: &[u8], len: usize) -> Result<Self, CodecError> {
+        require_elements(len, width)?;
+        let short = || damaged("it is shorter than its lengths");
+        let (n, rest) = encoded.split_first_chunk().ok_or_else(short)?;
+        require_len(len / width, u32::from_le_bytes(*n) as usize)?;
+        let (num_gap_bytes, mut rest) = rest.split_first_chunk().ok_or_else(short)?;
+        let num_gap_bytes = u32::from_le_bytes(*num_gap_bytes);
+        let row = Row::take(&mut rest).map_err(damaged)?;
+        let part = row.take_part(&mut rest).map_err(damaged)?;
+        // Each gap byte stands for an element, or for 255 zeros.
+        let mut gaps = zeroed(u64::from(num_gap_bytes), len / width)?;
+        decode_part(NAME, row.coder, part, &mut gaps)?;
+        let num_values = gaps.iter().filter(|byte| **byte != GOES_ON).count();
+        let mut values = zeroed((num_values * width) as u64, len)?;
+        decode_planes(Params { width, rotate: false, means: None }, rest, &mut values)?;
+        Ok(Self { width, gaps, values, len })
+    }
+
+    /// Calls `then` with the offset and the bytes of each element.
+    fn each(&self, mut then: impl FnMut(usize, &[u8])) -> Result<(), CodecError> {
+        let mut values = self.values.chunks_exact(self.width);
+        let mut at = 0;
+        for gap in &self.gaps {
+            at += usize::from(*gap) * self.width;
+            if *gap == GOES_ON {
+                continue;
+            }
+            let value = values.next().filter(|_| at < self.len).ok_or(damaged("its gaps are longer than the chunk"))?;
+            then(at, value);
+            at += self.width;
+        }
+        if self.gaps.last() == Some(&GOES_ON) {
+            return Err(damaged("its gaps end within one"));
+        }
+        Ok(())
+    }
+}
+
+/// Takes zeros out.
+fn take_apart<const WIDTH: usize>(raw: &[u8], gaps: &mut Vec<u8>, values: &mut Vec<u8>) {
+    let mut zeros = 0_usize;
+    for element in raw.as_chunks::<WIDTH>().0 {
+        if *element == [0; WIDTH] {
+            zeros += 1;
+            continue;
+        }
+        gaps.extend(std::iter::repeat_n(GOES_ON, zeros / usize::from(GOES_ON)));
+        gaps.push((zeros % usize::from(GOES_ON)) as u8);
+        values.extend_from_slice(element);
+        zeros = 0;
+    }
+}
+
+fn read_only_width(params: &[u8]) -> Result<usize, CodecError> {
+    match params {
+        [_] => read_width(NAME, params),
+        _ => Err(CodecError::BadParams { codec: NAME, len: params.len() }),
+    }
+}
+
+fn damaged(what: &'static str) -> CodecError {
+    CodecError::Damaged { codec: NAME, what }
+}

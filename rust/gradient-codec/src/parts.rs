@@ -1,0 +1,252 @@
+//! Parts: the bytes of one plane, each coded in the way that suits it. Which way, the row before the parts says.
+
+use crate::codecs::lz4::{decode_block, encode_block};
+use crate::codecs::zstd::CHUNK_LEVEL;
+use crate::codecs::zstd::{decode_frame, encode_frame, encode_literals};
+use crate::sample::Counts;
+use crate::{CodecError, Scratch};
+
+/// Bytes of a row: coder and length.
+pub(crate) const ROW_BYTES: usize = 5;
+
+/// From this share of one value on, matches may be better friends than frequencies.
+const REPEATING_SHARE: f32 = 0.5;
+
+/// What is tried before a whole plane is coded.
+const TRIED_BYTES: usize = 8 << 10;
+
+/// How the bytes of a part stand for those of a plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Coder {
+    /// As they are.
+    Raw = 0,
+    /// A zstd frame.
+    Zstd = 1,
+    /// An LZ4 block.
+    Lz4 = 2,
+    /// One byte that all are.
+    Constant = 3,
+    /// Bit 0 of each is zero and left out.
+    Septets = 4,
+}
+
+impl Coder {
+    fn of(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Raw,
+            1 => Self::Zstd,
+            2 => Self::Lz4,
+            3 => Self::Constant,
+            4 => Self::Septets,
+            _ => return None,
+        })
+    }
+}
+
+/// A row of a table of parts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) coder: Coder,
+    pub(crate) len: usize,
+}
+
+impl Row {
+    pub(crate) fn encode(self) -> [u8; ROW_BYTES] {
+        let [a, b, c, d] = (self.len as u32).to_le_bytes();
+        [self.coder as u8, a, b, c, d]
+    }
+
+    /// Takes a row from the start of `bytes`.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(crate) fn take(bytes: &mut &[u8]) -> Result<Self, &'static str> {
+        let ([coder, len @ ..], rest) = bytes.split_first_chunk::<ROW_BYTES>().ok_or("it ends within its rows")?;
+        *bytes = rest;
+        let coder = Coder::of(*coder).ok_or("it names an unknown coder")?;
+        Ok(Self { coder, len: u32::from_le_bytes(*len) as usize })
+    }
+
+    /// Takes its part from the start of `bytes`.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(crate) fn take_part<'a>(self, bytes: &mut &'a [u8]) -> Result<&'a [u8], &'static str> {
+        let (part, rest) = bytes.split_at_checked(self.len).ok_or("it ends within its parts")?;
+        *bytes = rest;
+        Ok(part)
+    }
+}
+
+/// Codes a plane into `out`, in place of what was there, by what is cheapest as far as a look at it tells; raw if
+/// nothing takes a fiftieth off.
+///
+/// # Errors
+/// [`CodecError::OutOfMemory`], [`CodecError::NotEncoded`].
+pub(crate) fn encode_part(plane: &[u8], scratch: &mut Scratch, out: &mut Vec<u8>) -> Result<Coder, CodecError> {
+    let coder = encode_coded(plane, scratch, out)?;
+    if coder == Coder::Raw || (coder != Coder::Constant && out.len() > plane.len() - plane.len() / 50) {
+        out.clear();
+        out.extend_from_slice(plane);
+        return Ok(Coder::Raw);
+    }
+    Ok(coder)
+}
+
+fn encode_coded(plane: &[u8], scratch: &mut Scratch, out: &mut Vec<u8>) -> Result<Coder, CodecError> {
+    let Some((first, rest)) = plane.split_first() else { return Ok(Coder::Raw) };
+    let counts = Counts::of_sample(plane);
+    if counts.is_constant() && rest.iter().all(|byte| byte == first) {
+        out.clear();
+        out.push(*first);
+        return Ok(Coder::Constant);
+    }
+    let bits = counts.bits();
+    if bits > 6.5 && counts.are_even() && is_even(plane) {
+        encode_septets(plane, out);
+        return Ok(Coder::Septets);
+    }
+    if bits > 7.8 {
+        return Ok(Coder::Raw);
+    }
+    if counts.largest_share() >= REPEATING_SHARE || plane.len() <= TRIED_BYTES {
+        // A run from the middle, where neither padding nor the first row is.
+        let start = plane.len().saturating_sub(TRIED_BYTES) / 2;
+        let tried = &plane[start..plane.len().min(start + TRIED_BYTES)];
+        encode_literals(tried, scratch, out)?;
+        let literals = out.len();
+        encode_frame(tried, CHUNK_LEVEL, scratch, out)?;
+        let matched = out.len();
+        encode_block(tried, out)?;
+        let block = out.len();
+        if block < literals && block <= matched + matched / 16 {
+            encode_block(plane, out)?;
+            return Ok(Coder::Lz4);
+        }
+        if matched < literals {
+            encode_frame(plane, CHUNK_LEVEL, scratch, out)?;
+            return Ok(Coder::Zstd);
+        }
+    }
+    encode_literals(plane, scratch, out)?;
+    Ok(Coder::Zstd)
+}
+
+/// Says whether bit 0 of each byte is zero; without an early end, which would make it slower.
+fn is_even(plane: &[u8]) -> bool {
+    plane.iter().fold(0, |all, byte| all | byte) & 1 == 0
+}
+
+/// Decodes a part to exactly all of `out`.
+///
+/// # Errors
+/// [`CodecError::Damaged`], [`CodecError::WrongLength`], [`CodecError::OutOfMemory`].
+pub(crate) fn decode_part(codec: &'static str, coder: Coder, part: &[u8], out: &mut [u8]) -> Result<(), CodecError> {
+    let damaged = |what| CodecError::Damaged { codec, what };
+    match coder {
+        Coder::Raw => {
+            crate::pipeline::require_len(out.len(), part.len())?;
+            out.copy_from_slice(part);
+        }
+        Coder::Zstd => decode_frame(part, out)?,
+        Coder::Lz4 => decode_block(part, out)?,
+        Coder::Constant => match part {
+            [byte] => out.fill(*byte),
+            _ => return Err(damaged("what stands for all bytes is not one byte")),
+        },
+        Coder::Septets => decode_septets(part, out).ok_or(damaged("septets of another number of bytes"))?,
+    }
+    Ok(())
+}
+
+/// Bytes that so many septets take.
+fn septets_len(len: usize) -> usize {
+    len / 8 * 7 + (len % 8 * 7).div_ceil(8)
+}
+
+/// Leaves out bit 0 of each byte, which is zero: eight become seven.
+fn encode_septets(plane: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.resize(septets_len(plane.len()), 0);
+    let (eights, rest) = plane.as_chunks::<8>();
+    let (sevens, last) = out.as_chunks_mut::<7>();
+    for (eight, seven) in eights.iter().zip(sevens) {
+        seven.copy_from_slice(&close_up(u64::from_le_bytes(*eight)).to_le_bytes()[..7]);
+    }
+    if !rest.is_empty() {
+        let mut eight = [0; 8];
+        eight[..rest.len()].copy_from_slice(rest);
+        let closed = close_up(u64::from_le_bytes(eight)).to_le_bytes();
+        // Of seven bytes that are left, seven are needed: then they are a chunk of their own.
+        let at = plane.len() / 8 * 7;
+        let len = last.len();
+        if len > 0 {
+            last.copy_from_slice(&closed[..len]);
+        } else {
+            out[at..].copy_from_slice(&closed[..7]);
+        }
+    }
+}
+
+fn decode_septets(part: &[u8], out: &mut [u8]) -> Option<()> {
+    if part.len() != septets_len(out.len()) {
+        return None;
+    }
+    let (eights, rest) = out.as_chunks_mut::<8>();
+    let (whole, last) = part.split_at(7 * eights.len());
+    for (seven, eight) in whole.as_chunks::<7>().0.iter().zip(eights) {
+        let mut closed = [0; 8];
+        closed[..7].copy_from_slice(seven);
+        *eight = spread(u64::from_le_bytes(closed)).to_le_bytes();
+    }
+    let mut closed = [0; 8];
+    closed[..last.len()].copy_from_slice(last);
+    let spread = spread(u64::from_le_bytes(closed)).to_le_bytes();
+    rest.copy_from_slice(&spread[..rest.len()]);
+    // Bits that stand for nothing are zero.
+    spread[rest.len()..].iter().all(|byte| *byte == 0).then_some(())?;
+    (u64::from_le_bytes(closed) >> 56 == 0).then_some(())
+}
+
+/// Closes the gaps of eight bytes whose lowest bits are zero.
+fn close_up(eight: u64) -> u64 {
+    let x = (eight >> 1) & 0x7f7f_7f7f_7f7f_7f7f;
+    let x = (x & 0x007f_007f_007f_007f) | ((x & 0x7f00_7f00_7f00_7f00) >> 1);
+    let x = (x & 0x0000_3fff_0000_3fff) | ((x & 0x3fff_0000_3fff_0000) >> 2);
+    (x & 0x0fff_ffff) | ((x & 0x0fff_ffff_0000_0000) >> 4)
+}
+
+/// The other way round.
+fn spread(closed: u64) -> u64 {
+    let x = (closed & 0x0fff_ffff) | ((closed << 4) & 0x0fff_ffff_0000_0000);
+    let x = (x & 0x0000_3fff_0000_3fff) | ((x << 2) & 0x3fff_0000_3fff_0000);
+    let x = (x & 0x007f_007f_007f_007f) | ((x << 1) & 0x7f00_7f00_7f00_7f00);
+    x << 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn septets_of_every_number_come_back() {
+        for len in 0..40_usize {
+            let plane: Vec<u8> = (0..len).map(|i| (i as u8).wrapping_mul(37) << 1).collect();
+            let mut part = Vec::new();
+            encode_septets(&plane, &mut part);
+            assert_eq!(part.len(), (7 * len).div_ceil(8));
+            let mut out = vec![1; len];
+            decode_septets(&part, &mut out).expect("was just written");
+            assert_eq!(out, plane);
+        }
+    }
+
+    #[test]
+    fn septets_with_bits_of_nothing_are_refused() {
+        let mut part = Vec::new();
+        encode_septets(&[2, 4, 254], &mut part);
+        part[2] |= 0x80;
+        assert_eq!(decode_septets(&part, &mut [0; 3]), None);
+    }
+}
