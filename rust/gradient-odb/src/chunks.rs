@@ -1,11 +1,14 @@
 //! Reads chunks: exactly header and payload of an entry, checked, decoded along its delta chain, hashed.
 
 use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
 
 use gradient_object::{CHUNK_BYTES, ChunkId};
 use gradient_storage::StorageError;
 
 use crate::index::Found;
+use crate::line::BaseChunk;
 use crate::pack::entry::{EntryHeader, entry_crc};
 use crate::{ObjectName, Odb, OdbError, PackId};
 
@@ -19,16 +22,73 @@ const CHAIN_ENTRIES_MAX: u32 = 1024;
 struct Buffers {
     entry: Vec<u8>,
     raw: Vec<u8>,
+    place: Place,
+}
+
+/// Where the raw bytes of the chunk that was read last are.
+#[derive(Clone, Debug)]
+enum Place {
+    Entry(Range<usize>),
+    Raw(usize),
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Raw(0)
+    }
+}
+
+impl Buffers {
+    fn raw(&self) -> &[u8] {
+        match &self.place {
+            Place::Entry(range) => &self.entry[range.clone()],
+            Place::Raw(len) => &self.raw[..*len],
+        }
+    }
+
+    /// Moves the raw bytes to `to`, cut or continued by zeros to `len`.
+    fn take_raw(&mut self, len: usize, to: &mut Vec<u8>) {
+        let has = match &self.place {
+            Place::Entry(range) => {
+                make_long(to, range.len());
+                to[..range.len()].copy_from_slice(&self.entry[range.clone()]);
+                range.len()
+            }
+            Place::Raw(has) => {
+                std::mem::swap(&mut self.raw, to);
+                *has
+            }
+        };
+        make_long(to, len);
+        if has < len {
+            to[has..len].fill(0);
+        }
+    }
 }
 
 thread_local! {
     static BUFFERS: RefCell<Buffers> = RefCell::default();
 }
 
-/// How much more may be read for one chunk.
+/// What was read for one chunk so far.
+#[derive(Default)]
 struct Chain {
     depth: u32,
+    /// The deepest that was reached.
+    num_links: u32,
     num_entries: u32,
+    /// Bytes of all entries' payloads.
+    encoded_len: usize,
+}
+
+/// Memory for the entries of a chain: one for each link that is open.
+#[derive(Default)]
+struct Links {
+    spare: Vec<Buffers>,
+}
+
+thread_local! {
+    static LINKS: RefCell<Links> = RefCell::default();
 }
 
 impl Odb {
@@ -50,26 +110,80 @@ impl Odb {
         found: &Found,
         then: impl FnOnce(&[u8]) -> Result<T, OdbError>,
     ) -> Result<T, OdbError> {
+        self.with_chain_at(name, found, |raw, _| then(raw))
+    }
+
+    /// As [`with_chunk_at`](Self::with_chunk_at), and `then` is told what was read.
+    fn with_chain_at<T>(
+        &self,
+        name: &ObjectName,
+        found: &Found,
+        then: impl FnOnce(&[u8], &Chain) -> Result<T, OdbError>,
+    ) -> Result<T, OdbError> {
         // Taken, not borrowed: nothing that `then` calls can find them in use.
         let mut buffers = BUFFERS.take();
-        let mut chain = Chain { depth: 0, num_entries: 0 };
-        let result = self.read_entry(name, found, &mut buffers, &mut chain).and_then(then);
+        let mut chain = Chain::default();
+        let read = self.read_hashed(name, found, &mut buffers, &mut chain);
+        let result = read.and_then(|raw| then(raw, &chain));
         BUFFERS.set(buffers);
         result
     }
 
-    /// Reads the entry of a chunk and decodes it, following its delta chain; returns its raw bytes, hashed.
+    /// Reads a chunk that others may be coded against.
     ///
-    /// Costs one positioned read for each link.
-    fn read_entry<'b>(
+    /// # Errors
+    /// As [`read_chunk`](Self::read_chunk).
+    pub(crate) fn read_base(&self, id: &ChunkId) -> Result<BaseChunk, OdbError> {
+        let name = ObjectName::from(*id);
+        let read = |found: &Found| {
+            self.with_chain_at(&name, found, |raw, chain| {
+                let mut bytes = self.arena.take(raw.len());
+                bytes.bytes_mut().copy_from_slice(raw);
+                let (chain_len, num_links) = (chain.encoded_len, chain.num_links);
+                Ok(BaseChunk { id: *id, bytes: Arc::new(bytes), chain_len, num_links })
+            })
+        };
+        let (base, pack) = self.find_and(&name, read)?;
+        self.mark_verified([(name, pack)]);
+        Ok(base)
+    }
+
+    /// Reads a chunk and holds it to its id.
+    ///
+    /// What it is coded against is hashed only where that does not come out right, to find the link that is at fault: of
+    /// a wrong base no right chunk is made.
+    fn read_hashed<'b>(
         &self,
         name: &ObjectName,
         found: &Found,
         buffers: &'b mut Buffers,
         chain: &mut Chain,
     ) -> Result<&'b [u8], OdbError> {
-        let bad =
-            |what: String| OdbError::ObjectDamaged { object: *name, pack: found.pack, offset: found.row.offset, what };
+        let wrong = || damaged(name, found, "its bytes do not hash to its id".to_owned());
+        match self.read_entry(name, found, buffers, chain, false) {
+            Ok(()) if name.is_of(buffers.raw()) => return Ok(buffers.raw()),
+            Ok(()) if found.row.num_bases == 0 => return Err(wrong()),
+            Err(error) if found.row.num_bases == 0 || !error.is_damage() => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        *chain = Chain::default();
+        self.read_entry(name, found, buffers, chain, true)?;
+        if name.is_of(buffers.raw()) { Ok(buffers.raw()) } else { Err(wrong()) }
+    }
+
+    /// Reads the entry of a chunk and decodes it, following its delta chain; its raw bytes, not hashed, are in `buffers`.
+    /// With `hash_bases` what it is coded against is.
+    ///
+    /// Costs one positioned read for each link.
+    fn read_entry(
+        &self,
+        name: &ObjectName,
+        found: &Found,
+        buffers: &mut Buffers,
+        chain: &mut Chain,
+        hash_bases: bool,
+    ) -> Result<(), OdbError> {
+        let bad = |what: String| damaged(name, found, what);
         let row = &found.row;
         let len = usize::from(row.header_len) + row.extent as usize;
         let end = row.offset.checked_add(len as u64);
@@ -90,7 +204,6 @@ impl Odb {
             }
             Err(error) => return Err(error.into()),
         }
-        let entry = &buffers.entry[..len];
         let header = EntryHeader::decode(entry).map_err(|what| bad(what.to_owned()))?;
         if ObjectName::from(header.id) != *name
             || header.header_len != usize::from(row.header_len)
@@ -99,50 +212,90 @@ impl Odb {
         {
             return Err(bad("its header says something else than its row".to_owned()));
         }
-        let (head, payload) = entry.split_at(header.header_len);
-        let raw = if header.pipeline.is_empty() {
-            // The hash below covers every byte of a raw payload, and the header was compared: no CRC needed.
-            payload
-        } else {
-            if entry_crc(head, payload) != header.crc {
-                return Err(bad("its CRC is wrong".to_owned()));
-            }
-            let bases = self.read_bases(name, &header.bases, chain)?;
-            let bases: Vec<&[u8]> = bases.iter().map(Vec::as_slice).collect();
-            if buffers.raw.len() < header.raw_len {
-                buffers.raw.resize(header.raw_len, 0);
-            }
-            let out = &mut buffers.raw[..header.raw_len];
-            gradient_codec::decode(&header.pipeline, payload, header.raw_len, &bases, out)
-                .map_err(|error| if error.is_shortage() { error.into() } else { bad(error.to_string()) })?;
-            &buffers.raw[..header.raw_len]
-        };
-        if !name.is_of(raw) {
-            return Err(bad("its bytes do not hash to its id".to_owned()));
+        chain.encoded_len += header.encoded_len;
+        if header.pipeline.is_empty() {
+            // The chunk's id covers every byte of a raw payload, and the header was compared: no CRC needed.
+            buffers.place = Place::Entry(header.header_len..len);
+            return Ok(());
         }
-        Ok(raw)
+        let (head, payload) = buffers.entry[..len].split_at(header.header_len);
+        if entry_crc(head, payload) != header.crc {
+            return Err(bad("its CRC is wrong".to_owned()));
+        }
+        let raw_len = header.raw_len;
+        buffers.place = Place::Raw(raw_len);
+        let of_codec =
+            |error: gradient_codec::CodecError| if error.is_shortage() { error.into() } else { bad(error.to_string()) };
+        let [base] = header.bases[..] else {
+            let bases = self.read_bases(name, &header.bases, chain, hash_bases)?;
+            let bases: Vec<&[u8]> = bases.iter().map(Buffers::raw).collect();
+            make_long(&mut buffers.raw, raw_len);
+            let out = &mut buffers.raw[..raw_len];
+            return gradient_codec::decode(&header.pipeline, payload, raw_len, &bases, out).map_err(of_codec);
+        };
+        let mut of_base = LINKS.with_borrow_mut(|links| links.spare.pop()).unwrap_or_default();
+        let outcome = self.read_base_of(name, base, &mut of_base, chain, hash_bases).and_then(|()| {
+            if gradient_codec::is_patch(&header.pipeline) {
+                // Little differs: the base becomes the chunk where it lies.
+                of_base.take_raw(raw_len, &mut buffers.raw);
+                return gradient_codec::patch(&header.pipeline, payload, &mut buffers.raw[..raw_len]).map_err(of_codec);
+            }
+            make_long(&mut buffers.raw, raw_len);
+            let out = &mut buffers.raw[..raw_len];
+            gradient_codec::decode(&header.pipeline, payload, raw_len, &[of_base.raw()], out).map_err(of_codec)
+        });
+        LINKS.with_borrow_mut(|links| links.spare.push(of_base));
+        outcome
     }
 
-    /// Reads the bases of an entry.
-    fn read_bases(&self, name: &ObjectName, bases: &[ChunkId], chain: &mut Chain) -> Result<Vec<Vec<u8>>, OdbError> {
-        if bases.is_empty() {
-            return Ok(Vec::new());
-        }
-        let too_long = OdbError::ChainTooLong { object: *name, max: CHAIN_LEN_MAX };
-        chain.num_entries += bases.len() as u32;
+    /// Reads what an entry is coded against, one link further.
+    fn read_base_of(
+        &self,
+        name: &ObjectName,
+        base: ChunkId,
+        buffers: &mut Buffers,
+        chain: &mut Chain,
+        hash_bases: bool,
+    ) -> Result<(), OdbError> {
+        chain.num_entries += 1;
         if chain.depth >= CHAIN_LEN_MAX || chain.num_entries > CHAIN_ENTRIES_MAX {
-            return Err(too_long);
+            return Err(OdbError::ChainTooLong { object: *name, max: CHAIN_LEN_MAX });
         }
         chain.depth += 1;
-        let raws = bases.iter().map(|base| {
-            let base = ObjectName::from(*base);
-            let (found, _) = self.locate(&base)?;
-            let mut buffers = Buffers::default();
-            let raw = self.read_entry(&base, &found, &mut buffers, chain)?;
-            Ok(raw.to_vec())
-        });
-        let raws = raws.collect();
+        chain.num_links = chain.num_links.max(chain.depth);
+        let base = ObjectName::from(base);
+        let (found, _) = self.locate(&base)?;
+        self.read_entry(&base, &found, buffers, chain, hash_bases)?;
         chain.depth -= 1;
-        raws
+        if hash_bases && !base.is_of(buffers.raw()) {
+            return Err(damaged(&base, &found, "its bytes do not hash to its id".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Reads several bases of an entry.
+    fn read_bases(
+        &self,
+        name: &ObjectName,
+        bases: &[ChunkId],
+        chain: &mut Chain,
+        hash_bases: bool,
+    ) -> Result<Vec<Buffers>, OdbError> {
+        let read = |base: &ChunkId| {
+            let mut buffers = Buffers::default();
+            self.read_base_of(name, *base, &mut buffers, chain, hash_bases)?;
+            Ok(buffers)
+        };
+        bases.iter().map(read).collect()
+    }
+}
+
+fn damaged(name: &ObjectName, found: &Found, what: String) -> OdbError {
+    OdbError::ObjectDamaged { object: *name, pack: found.pack, offset: found.row.offset, what }
+}
+
+fn make_long(bytes: &mut Vec<u8>, len: usize) {
+    if bytes.len() < len {
+        bytes.resize(len, 0);
     }
 }

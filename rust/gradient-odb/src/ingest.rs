@@ -4,25 +4,30 @@
 //!
 //! 1. copy every chunk and hash the copy while it is in the processor's cache (nothing reads the source again); look it
 //!    up; if it is known and verified, its memory serves the next chunk at once;
-//! 2. of the others, encode what is new, decode it again and compare (rule D5); read what is there but was never
-//!    verified by this process and compare (rule D4), and write it again if it is bad.
+//! 2. of the others, encode what is new, against what the line keeps for it if that pays, decode it again and compare
+//!    (rule D5); read what is there but was never verified by this process and compare (rule D4), and write it again if
+//!    it is bad. A base is relied on like any other object: it is verified, and in a pack that nobody has condemned.
 //!
 //! New entries go, batch by batch and in order, to a thread that appends them to the pack, their payloads uncopied:
 //! the disk writes one batch while the next ones are hashed. The channel is bounded, so a few batches are in flight.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::thread::{Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use gradient_codec::Scratch;
+use gradient_codec::{Base, DeltaGain, Encoded, Scratch, encode_best};
 use gradient_object::{CHUNK_BYTES, ChunkId};
 use rayon::prelude::*;
 
 use crate::arena::StagedBytes;
 use crate::index::Found;
+use crate::line::{BaseChunk, Candidate, Line, Slot, Update};
 use crate::pack::writer::{NewEntry, PackBuilder, Payload};
 use crate::pool;
-use crate::{ByteSource, ObjectName, Odb, OdbError, PackId, Progress, Transaction};
+use crate::transaction::{Coding, Compression, Deltas};
+use crate::{ByteSource, ObjectName, Odb, OdbError, PackId, Progress, Source, Transaction};
 
 /// Raw bytes of a batch: long enough for many threads, short enough to start the disk early.
 const BATCH_BYTES: usize = 16 << 20;
@@ -37,13 +42,13 @@ const RESERVE_BYTES: u64 = 1 << 20;
 
 /// Memory that a thread encodes and decodes in, again and again.
 #[derive(Default)]
-struct Coding {
+struct Workspace {
     scratch: Scratch,
     decoded: Vec<u8>,
 }
 
 thread_local! {
-    static CODING: RefCell<Coding> = RefCell::default();
+    static CODING: RefCell<Workspace> = RefCell::default();
 }
 
 /// A chunk of a source.
@@ -64,8 +69,9 @@ enum Known {
 
 /// A chunk of a batch that is not known to be stored.
 struct Work {
+    piece: Piece,
     id: ChunkId,
-    staged: StagedBytes,
+    staged: Arc<StagedBytes>,
     /// Where the index says it is.
     unverified: Option<Found>,
 }
@@ -73,7 +79,31 @@ struct Work {
 /// What became of it.
 enum Outcome {
     Relied(ObjectName, PackId),
-    New(NewEntry),
+    New { entry: NewEntry, place: (usize, usize), slot: Slot, base: Option<(ObjectName, PackId)> },
+}
+
+/// What all chunks of a call share.
+#[derive(Clone, Copy)]
+struct Shared<'s> {
+    odb: &'s Odb,
+    sources: &'s [Source<'s>],
+    line: Option<&'s Line>,
+    coding: Coding,
+}
+
+impl<'s> Shared<'s> {
+    /// What the line keeps for a chunk.
+    fn slot(&self, piece: &Piece) -> Option<&'s Slot> {
+        let key = self.sources[piece.source].key.as_deref()?;
+        self.line?.slot(key, piece.number())
+    }
+}
+
+impl Piece {
+    /// Its number among the chunks of its source.
+    fn number(&self) -> usize {
+        self.offset / CHUNK_BYTES
+    }
 }
 
 /// The thread that appends, and the way to it.
@@ -83,7 +113,8 @@ struct WriterLane<'scope> {
 }
 
 impl<'a> Transaction<'a> {
-    /// Copies, hashes and stores what is new of the sources; returns the chunk ids of each, in order.
+    /// Copies, hashes and stores what is new of the sources; returns the chunk ids of each, in order. What is new may be
+    /// coded against what `line` keeps; what becomes of the line is kept for [`take_updates`](Self::take_updates).
     ///
     /// When this returns, every source has been read once, and what its memory holds from now on does not matter.
     /// An empty source has no chunks. After an error the transaction can only be dropped.
@@ -94,30 +125,34 @@ impl<'a> Transaction<'a> {
     /// - [`OdbError::TransactionFailed`], [`OdbError::Storage`], [`OdbError::Random`].
     pub fn add_sources(
         &mut self,
-        sources: &[&dyn ByteSource],
+        sources: &[Source<'_>],
+        line: Option<&Line>,
         progress: &Progress,
     ) -> Result<Vec<Vec<ChunkId>>, OdbError> {
         if self.has_failed {
             return Err(OdbError::TransactionFailed);
         }
         self.has_failed = true;
+        let shared = Shared { odb: self.odb, sources, line, coding: self.coding };
         let pieces = cut(sources);
         let total: u64 = pieces.iter().map(|piece| piece.len as u64).sum();
         progress.add_total(total);
 
         let mut ids: Vec<Vec<ChunkId>> = sources.iter().map(|_| Vec::new()).collect();
+        let mut slots: HashMap<(usize, usize), Slot> = HashMap::new();
         std::thread::scope(|scope| {
             let mut pack = Some(std::mem::take(&mut self.pack));
             let (sender_of_pack, pack_back) = bounded(1);
             let mut lane: Option<WriterLane<'_>> = None;
-            let outcome = self.run_batches(&pieces, sources, progress, &mut ids, |odb, entries, reserve| {
-                let lane = lane.get_or_insert_with(|| {
-                    let pack = pack.take().flatten();
-                    start_writer(scope, odb, pack, reserve, sender_of_pack.clone())
+            let outcome =
+                self.run_batches(&pieces, shared, progress, (&mut ids, &mut slots), |odb, entries, reserve| {
+                    let lane = lane.get_or_insert_with(|| {
+                        let pack = pack.take().flatten();
+                        start_writer(scope, odb, pack, reserve, sender_of_pack.clone())
+                    });
+                    // A writer that is gone has failed; its error is returned when it is joined.
+                    lane.sender.send(entries).is_ok()
                 });
-                // A writer that is gone has failed; its error is returned when it is joined.
-                lane.sender.send(entries).is_ok()
-            });
             drop(sender_of_pack);
             let written = lane.map_or(Ok(()), |lane| {
                 drop(lane.sender);
@@ -130,6 +165,7 @@ impl<'a> Transaction<'a> {
             written.and(outcome)
         })?;
         self.has_failed = false;
+        self.updates.extend(updates(shared, &ids, slots));
         Ok(ids)
     }
 
@@ -137,9 +173,9 @@ impl<'a> Transaction<'a> {
     fn run_batches(
         &mut self,
         pieces: &[Piece],
-        sources: &[&dyn ByteSource],
+        shared: Shared<'_>,
         progress: &Progress,
-        ids: &mut [Vec<ChunkId>],
+        (ids, slots): (&mut [Vec<ChunkId>], &mut HashMap<(usize, usize), Slot>),
         mut write: impl FnMut(&'a Odb, Vec<NewEntry>, u64) -> bool,
     ) -> Result<(), OdbError> {
         let mut rest: u64 = pieces.iter().map(|piece| piece.len as u64).sum();
@@ -149,11 +185,11 @@ impl<'a> Transaction<'a> {
             progress.check()?;
             let (batch, after) = pieces.split_at(batch_end(pieces, batch_max));
             pieces = after;
-            let staged = stage(self.odb, batch, sources, progress)?;
+            let staged = stage(batch, shared, progress)?;
             for (piece, (id, _)) in batch.iter().zip(&staged) {
                 ids[piece.source].push(*id);
             }
-            let entries = self.settle(staged, progress)?;
+            let entries = self.settle(batch, staged, shared, slots, progress)?;
             let batch_len: u64 = batch.iter().map(|piece| piece.len as u64).sum();
             if entries.is_empty() {
                 // Nothing waits for the disk, and nothing is kept: threads need not meet so often.
@@ -173,24 +209,32 @@ impl<'a> Transaction<'a> {
     }
 
     /// Finds out which chunks of a staged batch are new, and makes their entries.
-    fn settle(&mut self, batch: Vec<(ChunkId, Known)>, progress: &Progress) -> Result<Vec<NewEntry>, OdbError> {
+    fn settle(
+        &mut self,
+        batch: &[Piece],
+        staged: Vec<(ChunkId, Known)>,
+        shared: Shared<'_>,
+        slots: &mut HashMap<(usize, usize), Slot>,
+        progress: &Progress,
+    ) -> Result<Vec<NewEntry>, OdbError> {
         let mut work = Vec::new();
-        for (id, known) in batch {
+        for (piece, (id, known)) in batch.iter().zip(staged) {
             if !self.seen.insert(id) {
                 continue;
             }
             match known {
                 Known::Verified(pack) => drop(self.relied.insert(id.into(), pack)),
-                Known::No(staged, unverified) => work.push(Work { id, staged, unverified }),
+                Known::No(staged, unverified) => {
+                    work.push(Work { piece: *piece, id, staged: Arc::new(staged), unverified });
+                }
             }
         }
         if work.is_empty() {
             return Ok(Vec::new());
         }
-        let odb = self.odb;
         let settle = |work| {
             progress.check()?;
-            settle_one(odb, work)
+            settle_one(shared, work)
         };
         let outcomes: Vec<Outcome> = pool::install(|| work.into_par_iter().with_max_len(1).map(settle).collect())?;
         let mut entries = Vec::new();
@@ -198,7 +242,12 @@ impl<'a> Transaction<'a> {
         for outcome in outcomes {
             match outcome {
                 Outcome::Relied(name, pack) => relied.push((name, pack)),
-                Outcome::New(entry) => entries.push(entry),
+                Outcome::New { entry, place, slot, base } => {
+                    self.num_deltas += usize::from(base.is_some());
+                    relied.extend(base);
+                    entries.push(entry);
+                    slots.insert(place, slot);
+                }
             }
         }
         if !relied.is_empty() {
@@ -209,10 +258,25 @@ impl<'a> Transaction<'a> {
     }
 }
 
+/// What becomes of the line: the slots of what was written, and what it kept for all else.
+fn updates(shared: Shared<'_>, ids: &[Vec<ChunkId>], mut slots: HashMap<(usize, usize), Slot>) -> Vec<Update> {
+    let of_source = |(source, ids): (usize, &Vec<ChunkId>)| {
+        let key = shared.sources[source].key.clone()?;
+        let slots = ids.iter().enumerate().map(|(number, id)| {
+            slots
+                .remove(&(source, number))
+                .unwrap_or_else(|| Slot::after_known(shared.line.and_then(|line| line.slot(&key, number)), *id))
+        });
+        let slots = slots.collect();
+        Some(Update { key, slots })
+    };
+    ids.iter().enumerate().filter_map(of_source).collect()
+}
+
 /// Cuts sources into chunks.
-fn cut(sources: &[&dyn ByteSource]) -> Vec<Piece> {
+fn cut(sources: &[Source<'_>]) -> Vec<Piece> {
     let mut pieces = Vec::new();
-    for (source, bytes) in sources.iter().enumerate() {
+    for (source, Source { bytes, .. }) in sources.iter().enumerate() {
         let len = bytes.len();
         pieces.extend((0..len).step_by(CHUNK_BYTES).map(|offset| Piece {
             source,
@@ -234,16 +298,12 @@ fn batch_end(pieces: &[Piece], max: usize) -> usize {
 }
 
 /// Copies a batch, hashes the copies and looks them up.
-fn stage(
-    odb: &Odb,
-    batch: &[Piece],
-    sources: &[&dyn ByteSource],
-    progress: &Progress,
-) -> Result<Vec<(ChunkId, Known)>, OdbError> {
+fn stage(batch: &[Piece], shared: Shared<'_>, progress: &Progress) -> Result<Vec<(ChunkId, Known)>, OdbError> {
+    let Shared { odb, sources, .. } = shared;
     let stage_one = |piece: &Piece| {
         progress.check()?;
         let mut staged = odb.arena.take(piece.len);
-        let id = copy_and_hash(sources[piece.source], piece.offset, staged.bytes_mut());
+        let id = copy_and_hash(sources[piece.source].bytes, piece.offset, staged.bytes_mut());
         let known = look_up(odb, id, staged)?;
         progress.advance(piece.len as u64);
         Ok((id, known))
@@ -278,42 +338,98 @@ fn copy_and_hash(source: &dyn ByteSource, offset: usize, out: &mut [u8]) -> Chun
 }
 
 /// Checks a chunk that is said to be there, or makes the entry of a new one.
-fn settle_one(odb: &Odb, work: Work) -> Result<Outcome, OdbError> {
+fn settle_one(shared: Shared<'_>, work: Work) -> Result<Outcome, OdbError> {
     let name = ObjectName::from(work.id);
-    if let Some(found) = work.unverified {
-        let is_equal = |found: &Found| odb.with_chunk_at(&name, found, |raw| Ok(raw == work.staged.bytes()));
-        let is_good = |found: &Found| is_equal(found).unwrap_or(false);
-        if is_good(&found) {
-            return Ok(Outcome::Relied(name, found.pack));
-        }
-        if let Some(other) = odb.find_good_copy(&name, &found, is_good) {
-            return Ok(Outcome::Relied(name, other.pack));
-        }
+    if let Some(found) = work.unverified
+        && let Some(pack) = good_copy(shared.odb, &name, &found, work.staged.bytes())
+    {
+        return Ok(Outcome::Relied(name, pack));
     }
     let mut coding = CODING.take();
-    let entry = encode(work.id, work.staged, &mut coding);
+    let entry = encode(shared, work, &mut coding);
     CODING.set(coding);
-    entry.map(Outcome::New)
+    entry
+}
+
+/// Returns the pack of a copy that is these bytes: where the index says, or elsewhere.
+fn good_copy(odb: &Odb, name: &ObjectName, found: &Found, bytes: &[u8]) -> Option<PackId> {
+    let is_equal = |found: &Found| odb.with_chunk_at(name, found, |raw| Ok(raw == bytes));
+    let is_good = |found: &Found| is_equal(found).unwrap_or(false);
+    if is_good(found) {
+        return Some(found.pack);
+    }
+    odb.find_good_copy(name, found, is_good).map(|other| other.pack)
+}
+
+/// Returns what a chunk may be coded against, and the pack that is relied on for it; none if that is gone or damaged.
+fn base_for(shared: Shared<'_>, slot: Option<&Slot>) -> Result<Option<(Arc<BaseChunk>, PackId)>, OdbError> {
+    let (Some(slot), false) = (slot, shared.coding.deltas == Deltas::Off) else { return Ok(None) };
+    let odb = shared.odb;
+    let base = match &slot.base {
+        Candidate::None => return Ok(None),
+        Candidate::Resident(base) => Arc::clone(base),
+        Candidate::Stored(id) => match odb.read_base(id) {
+            Ok(base) => Arc::new(base),
+            Err(error) if error.is_damage() || matches!(error, OdbError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        },
+    };
+    let name = ObjectName::from(base.id);
+    let Some(found) = odb.find_to_rely_on(&name)? else { return Ok(None) };
+    let pack = if odb.is_verified(&name, &found) {
+        Some(found.pack)
+    } else {
+        good_copy(odb, &name, &found, base.bytes.bytes())
+    };
+    Ok(pack.map(|pack| (base, pack)))
 }
 
 /// Makes the entry of a chunk: coded if that pays, and then decoded again and compared.
-fn encode(id: ChunkId, staged: StagedBytes, coding: &mut Coding) -> Result<NewEntry, OdbError> {
+fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outcome, OdbError> {
+    let Work { piece, id, staged, .. } = work;
     let raw = staged.bytes();
-    let encoded = gradient_codec::encode_best(raw, &mut coding.scratch)?;
-    let Some(bytes) = encoded.bytes else {
-        return NewEntry::anchor(id, raw.len(), &[], Payload::Raw(staged));
+    let slot = shared.slot(&piece);
+    let base = base_for(shared, slot)?;
+    let layout = shared.sources[piece.source].layout.at(piece.offset);
+    let mut payload = shared.odb.arena.take(raw.len());
+    let encoded = if shared.coding.compression == Compression::Off && base.is_none() {
+        Encoded { pipeline: Vec::new(), len: None, is_delta: false }
+    } else {
+        let against = base.as_ref().map(|(base, _)| Base { bytes: base.bytes.bytes(), anchor_len: base.anchor_len() });
+        let gain = if shared.coding.deltas == Deltas::All { DeltaGain::Any } else { DeltaGain::Tenth };
+        encode_best(raw, &layout, against.as_ref(), gain, &mut coding.scratch, payload.bytes_mut())?
     };
+    let was_tried = base.is_some();
+    let base = base.filter(|_| encoded.is_delta);
+    let chunk = |encoded_len, base: Option<&BaseChunk>| BaseChunk {
+        id,
+        bytes: Arc::clone(&staged),
+        chain_len: encoded_len + base.map_or(0, |base| base.chain_len),
+        num_links: base.map_or(0, |base| base.num_links + 1),
+    };
+    let place = (piece.source, piece.number());
+    let Some(len) = encoded.len else {
+        let slot = Slot::after_anchor(slot, chunk(raw.len(), None), was_tried);
+        let entry = NewEntry::new(id, raw.len(), Vec::new(), &[], Payload::Raw(Arc::clone(&staged)))?;
+        return Ok(Outcome::New { entry, place, slot, base: None });
+    };
+    let bases: Vec<&[u8]> = base.iter().map(|(base, _)| base.bytes.bytes()).collect();
     if coding.decoded.len() < raw.len() {
         coding.decoded.resize(raw.len(), 0);
     }
     let decoded = &mut coding.decoded[..raw.len()];
-    let reversed = gradient_codec::decode(&encoded.pipeline, &bytes, raw.len(), &[], decoded);
-    match reversed {
+    match gradient_codec::decode(&encoded.pipeline, &payload.bytes()[..len], raw.len(), &bases, decoded) {
         Ok(()) if decoded == raw => {}
         Err(error) if error.is_shortage() => return Err(error.into()),
         Ok(()) | Err(_) => return Err(OdbError::CodingNotReversible { object: id.into() }),
     }
-    NewEntry::anchor(id, raw.len(), &encoded.pipeline, Payload::Coded(bytes))
+    let of_base = base.as_ref().map(|(base, _)| base.id).into_iter().collect();
+    let entry = NewEntry::new(id, raw.len(), of_base, &encoded.pipeline, Payload::Coded(payload, len))?;
+    let slot = match &base {
+        Some((base, _)) => Slot::after_delta(Arc::clone(base), chunk(len, Some(base))),
+        None => Slot::after_anchor(slot, chunk(len, None), was_tried),
+    };
+    Ok(Outcome::New { entry, place, slot, base: base.map(|(base, pack)| (base.id.into(), pack)) })
 }
 
 /// Starts the thread that appends batches to the pack, creating it if there is none; it gives the pack back at the end.

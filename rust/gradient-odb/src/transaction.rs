@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use gradient_object::{ChunkId, Commit, CommitId, METADATA_BYTES_MAX, RootTree, Tree, TreeId};
 
 use crate::index::Found;
+use crate::line::{Update, Updates};
 use crate::pack::blocks::BlockBuilder;
 use crate::pack::writer::PackBuilder;
 use crate::{ObjectName, Odb, OdbError, PackId, Progress};
@@ -25,7 +26,41 @@ pub struct Transaction<'a> {
     pub(crate) seen: HashSet<ChunkId>,
     pub(crate) relied: HashMap<ObjectName, PackId>,
     pub(crate) has_failed: bool,
+    pub(crate) coding: Coding,
+    pub(crate) num_deltas: usize,
+    pub(crate) updates: Vec<Update>,
     blocks: BlockBuilder,
+}
+
+/// How new chunks are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coding {
+    /// Whether they are coded at all.
+    pub compression: Compression,
+    /// When they are coded against others.
+    pub deltas: Deltas,
+}
+
+/// Whether new chunks are coded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// As they are.
+    Off,
+    /// As a sample says.
+    #[default]
+    Auto,
+}
+
+/// When new chunks are coded against others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deltas {
+    /// Never.
+    Off,
+    /// Where that saves a tenth at least.
+    #[default]
+    Auto,
+    /// Wherever that saves anything.
+    All,
 }
 
 /// An object that was found instead of written.
@@ -57,8 +92,26 @@ impl<'a> Transaction<'a> {
             seen: HashSet::new(),
             relied: HashMap::new(),
             has_failed: false,
+            coding: Coding::default(),
+            num_deltas: 0,
+            updates: Vec::new(),
             blocks: BlockBuilder::default(),
         }
+    }
+
+    /// Sets how chunks that come from now on are stored.
+    pub fn set_coding(&mut self, coding: Coding) {
+        self.coding = coding;
+    }
+
+    /// Says whether any chunk was written as a delta.
+    pub fn has_deltas(&self) -> bool {
+        self.num_deltas > 0
+    }
+
+    /// Returns what becomes of the line, if this is published.
+    pub fn take_updates(&mut self) -> Updates {
+        Updates(std::mem::take(&mut self.updates))
     }
 
     /// Adds a component tree or an environment.

@@ -1,5 +1,7 @@
 //! Makes one pack: entries as they come, then blocks, index and footer, then durable.
 
+use std::sync::Arc;
+
 use gradient_object::ChunkId;
 use gradient_storage::PackWriter;
 
@@ -17,9 +19,9 @@ const ZEROS: [u8; ALIGN as usize] = [0; ALIGN as usize];
 #[derive(Debug)]
 pub(crate) enum Payload {
     /// The staged bytes themselves.
-    Raw(StagedBytes),
-    /// What the pipeline made of them.
-    Coded(Vec<u8>),
+    Raw(Arc<StagedBytes>),
+    /// What the pipeline made of them: so many of these bytes.
+    Coded(StagedBytes, usize),
 }
 
 impl Payload {
@@ -27,7 +29,7 @@ impl Payload {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Raw(staged) => staged.bytes(),
-            Self::Coded(bytes) => bytes,
+            Self::Coded(staged, len) => &staged.bytes()[..*len],
         }
     }
 }
@@ -44,17 +46,18 @@ pub(crate) struct NewEntry {
 }
 
 impl NewEntry {
-    /// Makes the entry of an anchor.
+    /// Makes the entry of a chunk, coded against `bases`.
     ///
     /// # Errors
     /// As [`encode_header`].
-    pub(crate) fn anchor(
+    pub(crate) fn new(
         id: ChunkId,
         raw_len: usize,
+        bases: Vec<ChunkId>,
         pipeline: &[gradient_codec::Stage],
         payload: Payload,
     ) -> Result<Self, OdbError> {
-        let header = encode_header(&id, raw_len, &[], pipeline, payload.bytes())?;
+        let header = encode_header(&id, raw_len, &bases, pipeline, payload.bytes())?;
         let codec = pipeline.last().map_or(0, |stage| stage.codec);
         let row = ObjectRow {
             name: id.into(),
@@ -65,9 +68,9 @@ impl NewEntry {
             block: 0,
             header_len: header.len() as u16,
             codec,
-            num_bases: 0,
+            num_bases: bases.len() as u8,
         };
-        Ok(Self { header, payload, bases: Vec::new(), row })
+        Ok(Self { header, payload, bases, row })
     }
 }
 

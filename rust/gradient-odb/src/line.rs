@@ -1,0 +1,221 @@
+//! A line of commits: what the next commit's chunks may be coded against.
+//!
+//! For each chunk of each tensor a line keeps the bytes of one base in memory, so that a commit reads none from the
+//! disk. Which base that is, bounds what reading costs: where little changes the newest chunk, as long as all the
+//! entries of its chain together are not longer than one and a quarter of the raw bytes; otherwise the anchor that the
+//! newest was coded against. Where deltas do not pay nothing is kept, and it is tried again after 1, 2, 4 ... 64 commits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use gradient_object::ChunkId;
+
+use crate::arena::StagedBytes;
+
+/// Most links of a chain that is made; readers take a few more.
+const LINKS_MAX: u32 = 60;
+/// A delta that failed to pay is tried again after at most so many commits.
+const WAIT_MAX: u8 = 64;
+
+/// What the chunks of the next commit may be coded against.
+#[derive(Debug, Default)]
+pub struct Line {
+    slots: HashMap<String, Vec<Slot>>,
+    /// Bytes of the bases that may be kept.
+    resident_max: u64,
+    had_no_room: bool,
+}
+
+/// What is kept for one chunk of one tensor.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slot {
+    /// What was committed last.
+    pub(crate) content: Option<ChunkId>,
+    pub(crate) base: Candidate,
+    misses: u8,
+    wait: u8,
+}
+
+/// What a chunk may be coded against.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Candidate {
+    #[default]
+    None,
+    /// It has to be read first.
+    Stored(ChunkId),
+    Resident(Arc<BaseChunk>),
+}
+
+/// A chunk whose bytes are in memory, and what it costs to read.
+#[derive(Debug)]
+pub(crate) struct BaseChunk {
+    pub(crate) id: ChunkId,
+    pub(crate) bytes: Arc<StagedBytes>,
+    /// Bytes of its entry and of all that it is coded against.
+    pub(crate) chain_len: usize,
+    /// How many entries those are beside its own.
+    pub(crate) num_links: u32,
+}
+
+impl BaseChunk {
+    /// Says whether a chunk of that many encoded bytes more can be coded against it.
+    fn can_carry(&self, encoded_len: usize) -> bool {
+        let raw_len = self.bytes.bytes().len();
+        self.num_links == 0 || (self.num_links < LINKS_MAX && self.chain_len + encoded_len <= raw_len + raw_len / 4)
+    }
+
+    /// How long it is without a base, if it has none.
+    pub(crate) fn anchor_len(&self) -> Option<usize> {
+        (self.num_links == 0).then_some(self.chain_len)
+    }
+}
+
+/// What became of the chunks of one tensor.
+#[derive(Debug)]
+pub(crate) struct Update {
+    pub(crate) key: String,
+    pub(crate) slots: Vec<Slot>,
+}
+
+impl Line {
+    /// Makes one that knows nothing and keeps bases of at most so many bytes.
+    pub fn new(resident_max: u64) -> Self {
+        Self { resident_max, ..Self::default() }
+    }
+
+    /// Sets how many bytes of bases may be kept from the next commit on.
+    pub fn set_resident_max(&mut self, resident_max: u64) {
+        self.resident_max = resident_max;
+    }
+
+    /// Says whether a base was not kept for want of room since this was last asked.
+    pub fn take_had_no_room(&mut self) -> bool {
+        std::mem::take(&mut self.had_no_room)
+    }
+
+    /// Makes the chunks of a stored tensor what the next commit's may be coded against.
+    pub fn seed(&mut self, key: String, chunks: &[ChunkId]) {
+        let slot = |id: &ChunkId| Slot { content: Some(*id), base: Candidate::Stored(*id), ..Slot::default() };
+        self.slots.insert(key, chunks.iter().map(slot).collect());
+    }
+
+    /// Returns what is kept for a chunk.
+    pub(crate) fn slot(&self, key: &str, number: usize) -> Option<&Slot> {
+        self.slots.get(key).and_then(|slots| slots.get(number))
+    }
+
+    /// Goes on to a commit that was published: tensors that it does not have are forgotten.
+    pub fn advance(&mut self, updates: Updates) {
+        self.slots.clear();
+        let mut resident = 0;
+        for Update { key, mut slots } in updates.0 {
+            for slot in &mut slots {
+                if let Candidate::Resident(base) = &slot.base {
+                    let len = base.bytes.bytes().len() as u64;
+                    if resident + len > self.resident_max {
+                        slot.base = Candidate::None;
+                        self.had_no_room = true;
+                    } else {
+                        resident += len;
+                    }
+                }
+            }
+            self.slots.insert(key, slots);
+        }
+    }
+}
+
+/// What a transaction makes of a line, once it is published.
+#[derive(Debug, Default)]
+pub struct Updates(pub(crate) Vec<Update>);
+
+impl Slot {
+    /// The slot after a chunk that was there already.
+    pub(crate) fn after_known(before: Option<&Self>, content: ChunkId) -> Self {
+        Self { content: Some(content), ..before.cloned().unwrap_or_default() }
+    }
+
+    /// The slot after an anchor of `chunk`, which is its own base; `was_tried`: a delta did not pay.
+    pub(crate) fn after_anchor(before: Option<&Self>, chunk: BaseChunk, was_tried: bool) -> Self {
+        let (mut misses, mut wait) = before.map_or((0, 0), |slot| (slot.misses, slot.wait));
+        let content = Some(chunk.id);
+        if was_tried {
+            wait = 1_u8.checked_shl(u32::from(misses)).unwrap_or(WAIT_MAX).min(WAIT_MAX);
+            misses = misses.saturating_add(1);
+        }
+        if wait > 0 {
+            return Self { content, base: Candidate::None, misses, wait: wait - 1 };
+        }
+        Self { content, base: Candidate::Resident(Arc::new(chunk)), misses, wait }
+    }
+
+    /// The slot after a delta of `chunk` against `base`.
+    pub(crate) fn after_delta(base: Arc<BaseChunk>, chunk: BaseChunk) -> Self {
+        let content = Some(chunk.id);
+        let last_len = chunk.chain_len - base.chain_len;
+        // What comes next will be about as long.
+        let next = if chunk.can_carry(last_len) { Arc::new(chunk) } else { base };
+        Self { content, base: Candidate::Resident(next), misses: 0, wait: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Arena;
+
+    fn chunk(number: u8, chain_len: usize, num_links: u32) -> BaseChunk {
+        let mut bytes = Arc::new(Arena::default()).take(1000);
+        bytes.bytes_mut().fill(number);
+        BaseChunk { id: ChunkId::of(bytes.bytes()), bytes: Arc::new(bytes), chain_len, num_links }
+    }
+
+    fn base_of(slot: &Slot) -> Option<ChunkId> {
+        match &slot.base {
+            Candidate::Resident(base) => Some(base.id),
+            Candidate::Stored(_) | Candidate::None => None,
+        }
+    }
+
+    #[test]
+    fn a_dense_delta_leaves_its_anchor_as_the_base_and_a_sparse_one_becomes_it() {
+        let anchor = Arc::new(chunk(1, 800, 0));
+        assert_eq!(base_of(&Slot::after_delta(Arc::clone(&anchor), chunk(2, 1400, 1))), Some(anchor.id));
+        let sparse = chunk(3, 810, 1);
+        let id = sparse.id;
+        assert_eq!(base_of(&Slot::after_delta(anchor, sparse)), Some(id));
+    }
+
+    #[test]
+    fn a_chain_ends_when_its_entries_are_longer_than_a_quarter_more_than_the_raw_bytes_or_too_many() {
+        let before = Arc::new(chunk(1, 1230, 20));
+        assert_eq!(base_of(&Slot::after_delta(Arc::clone(&before), chunk(2, 1245, 21))), Some(before.id));
+        let before = Arc::new(chunk(1, 820, LINKS_MAX - 1));
+        assert_eq!(base_of(&Slot::after_delta(Arc::clone(&before), chunk(2, 821, LINKS_MAX))), Some(before.id));
+    }
+
+    #[test]
+    fn what_does_not_pay_is_tried_again_after_longer_and_longer_times() {
+        let mut slot = Slot::after_anchor(None, chunk(0, 900, 0), false);
+        let mut tried_at = Vec::new();
+        for commit in 1..40_u8 {
+            let was_tried = base_of(&slot).is_some();
+            if was_tried {
+                tried_at.push(commit);
+            }
+            slot = Slot::after_anchor(Some(&slot), chunk(commit, 900, 0), was_tried);
+        }
+        assert_eq!(tried_at, [1, 3, 6, 11, 20, 37]);
+    }
+
+    #[test]
+    fn bases_that_do_not_fit_are_not_kept_and_that_is_said() {
+        let mut line = Line::new(1500);
+        let slot = |number| Slot::after_anchor(None, chunk(number, 900, 0), false);
+        line.advance(Updates(vec![Update { key: "w".to_owned(), slots: vec![slot(1), slot(2)] }]));
+        assert!(base_of(line.slot("w", 0).expect("is there")).is_some());
+        assert!(base_of(line.slot("w", 1).expect("is there")).is_none());
+        assert!(line.take_had_no_room());
+        assert!(!line.take_had_no_room());
+    }
+}
