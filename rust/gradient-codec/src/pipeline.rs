@@ -85,10 +85,11 @@ fn decode_others(
     find_codec(first.codec)?.decode(&first.params, bases, &encoded, out)
 }
 
-/// Says whether [`patch`] can run this pipeline backwards.
+/// Says whether [`patch`] can run this pipeline backwards: a delta of elements of which most are zero.
 pub fn is_patch(pipeline: &[Stage]) -> bool {
-    let is_delta = |stage: &Stage| find_codec(stage.codec).is_ok_and(|codec| codec.as_delta().is_some());
-    matches!(pipeline, [first, second] if is_delta(first) && second.codec == Sparse.id())
+    let [first, second] = pipeline else { return false };
+    let delta = find_codec(first.codec).ok().and_then(Codec::as_delta);
+    second.codec == Sparse.id() && delta.is_some_and(|delta| sparse::fits(&second.params, delta, &first.params))
 }
 
 /// As [`decode`] with one base, which is what `bytes` holds: touches only what differs from it.
@@ -127,15 +128,14 @@ pub(crate) fn require_len(expected: usize, actual: usize) -> Result<(), CodecErr
     Err(CodecError::WrongLength { expected: expected as u64, actual: actual as u64 })
 }
 
-/// Refuses bases that nothing would use: an entry that names them was not written by us.
+/// Refuses bases that nothing would use, or more than one stage: an entry that names them so was not written by us.
 fn require_wanted(pipeline: &[Stage], bases: &[&[u8]]) -> Result<(), CodecError> {
     if bases.is_empty() {
         return Ok(());
     }
+    let mut num_wanting = 0;
     for stage in pipeline {
-        if find_codec(stage.codec)?.wants_bases() {
-            return Ok(());
-        }
+        num_wanting += usize::from(find_codec(stage.codec)?.wants_bases());
     }
-    Err(CodecError::UnwantedBases { num_bases: bases.len() })
+    if num_wanting == 1 { Ok(()) } else { Err(CodecError::UnwantedBases { num_bases: bases.len() }) }
 }

@@ -12,7 +12,7 @@ use crate::line::BaseChunk;
 use crate::pack::entry::{EntryHeader, entry_crc};
 use crate::{ObjectName, Odb, OdbError, PackId};
 
-/// Most links of a delta chain.
+/// Most chunks of a delta chain, the anchor counted.
 const CHAIN_LEN_MAX: u32 = 64;
 /// Most entries that are read for one chunk, all bases of all links counted.
 const CHAIN_ENTRIES_MAX: u32 = 1024;
@@ -258,7 +258,7 @@ impl Odb {
         hash_bases: bool,
     ) -> Result<(), OdbError> {
         chain.num_entries += 1;
-        if chain.depth >= CHAIN_LEN_MAX || chain.num_entries > CHAIN_ENTRIES_MAX {
+        if chain.depth + 1 >= CHAIN_LEN_MAX || chain.num_entries > CHAIN_ENTRIES_MAX {
             return Err(OdbError::ChainTooLong { object: *name, max: CHAIN_LEN_MAX });
         }
         chain.depth += 1;

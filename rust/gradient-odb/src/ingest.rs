@@ -262,10 +262,9 @@ impl<'a> Transaction<'a> {
 fn updates(shared: Shared<'_>, ids: &[Vec<ChunkId>], mut slots: HashMap<(usize, usize), Slot>) -> Vec<Update> {
     let of_source = |(source, ids): (usize, &Vec<ChunkId>)| {
         let key = shared.sources[source].key.clone()?;
-        let slots = ids.iter().enumerate().map(|(number, id)| {
-            slots
-                .remove(&(source, number))
-                .unwrap_or_else(|| Slot::after_known(shared.line.and_then(|line| line.slot(&key, number)), *id))
+        let slots = (0..ids.len()).map(|number| {
+            let before = || Slot::after_known(shared.line.and_then(|line| line.slot(&key, number)));
+            slots.remove(&(source, number)).unwrap_or_else(before)
         });
         let slots = slots.collect();
         Some(Update { key, slots })

@@ -29,8 +29,6 @@ pub struct Line {
 /// What is kept for one chunk of one tensor.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slot {
-    /// What was committed last.
-    pub(crate) content: Option<ChunkId>,
     pub(crate) base: Candidate,
     misses: u8,
     wait: u8,
@@ -95,7 +93,7 @@ impl Line {
 
     /// Makes the chunks of a stored tensor what the next commit's may be coded against.
     pub fn seed(&mut self, key: String, chunks: &[ChunkId]) {
-        let slot = |id: &ChunkId| Slot { content: Some(*id), base: Candidate::Stored(*id), ..Slot::default() };
+        let slot = |id: &ChunkId| Slot { base: Candidate::Stored(*id), ..Slot::default() };
         self.slots.insert(key, chunks.iter().map(slot).collect());
     }
 
@@ -131,31 +129,29 @@ pub struct Updates(pub(crate) Vec<Update>);
 
 impl Slot {
     /// The slot after a chunk that was there already.
-    pub(crate) fn after_known(before: Option<&Self>, content: ChunkId) -> Self {
-        Self { content: Some(content), ..before.cloned().unwrap_or_default() }
+    pub(crate) fn after_known(before: Option<&Self>) -> Self {
+        before.cloned().unwrap_or_default()
     }
 
     /// The slot after an anchor of `chunk`, which is its own base; `was_tried`: a delta did not pay.
     pub(crate) fn after_anchor(before: Option<&Self>, chunk: BaseChunk, was_tried: bool) -> Self {
         let (mut misses, mut wait) = before.map_or((0, 0), |slot| (slot.misses, slot.wait));
-        let content = Some(chunk.id);
         if was_tried {
             wait = 1_u8.checked_shl(u32::from(misses)).unwrap_or(WAIT_MAX).min(WAIT_MAX);
             misses = misses.saturating_add(1);
         }
         if wait > 0 {
-            return Self { content, base: Candidate::None, misses, wait: wait - 1 };
+            return Self { base: Candidate::None, misses, wait: wait - 1 };
         }
-        Self { content, base: Candidate::Resident(Arc::new(chunk)), misses, wait }
+        Self { base: Candidate::Resident(Arc::new(chunk)), misses, wait }
     }
 
     /// The slot after a delta of `chunk` against `base`.
     pub(crate) fn after_delta(base: Arc<BaseChunk>, chunk: BaseChunk) -> Self {
-        let content = Some(chunk.id);
         let last_len = chunk.chain_len - base.chain_len;
         // What comes next will be about as long.
         let next = if chunk.can_carry(last_len) { Arc::new(chunk) } else { base };
-        Self { content, base: Candidate::Resident(next), misses: 0, wait: 0 }
+        Self { base: Candidate::Resident(next), misses: 0, wait: 0 }
     }
 }
 

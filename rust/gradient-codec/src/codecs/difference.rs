@@ -87,10 +87,11 @@ impl DeltaCodec for Difference {
 
     fn undo_one(&self, params: &[u8], difference: u64, element: &mut [u8]) {
         let Ok((width, class)) = read_params(params) else { return };
+        let len = element.len();
         let mut base = [0; 8];
-        base[..width].copy_from_slice(&element[..width]);
-        element[..width].copy_from_slice(&difference.to_le_bytes()[..width]);
-        of_width(width, class, &base[..width], &mut element[..width], Direction::Undo);
+        base[..len].copy_from_slice(element);
+        element.copy_from_slice(&difference.to_le_bytes()[..len]);
+        of_width(width, class, &base[..len], element, Direction::Undo);
     }
 }
 

@@ -79,7 +79,7 @@ pub trait DeltaCodec: Sync {
     /// [`CodecError::BadParams`], [`CodecError::WrongLength`].
     fn undo(&self, params: &[u8], base: &[u8], bytes: &mut [u8]) -> Result<(), CodecError>;
 
-    /// Turns one element of the base, which starts `element`, into what was encoded as `difference`.
+    /// Turns some elements of the base, up to 8 bytes, into what was encoded as `difference`.
     fn undo_one(&self, params: &[u8], difference: u64, element: &mut [u8]);
 }
 

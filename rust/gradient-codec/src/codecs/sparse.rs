@@ -82,6 +82,12 @@ pub(crate) fn append(
     Ok(planes::append(Params { width, rotate: false, means: None }, None, &values, scratch, out)?.map(drop))
 }
 
+/// Says whether an element of this codec is one or several whole ones of a delta.
+pub(crate) fn fits(params: &[u8], delta: &dyn DeltaCodec, delta_params: &[u8]) -> bool {
+    let widths = (delta.width(delta_params), read_only_width(params));
+    matches!(widths, (Ok(of_delta), Ok(width)) if width.is_multiple_of(of_delta))
+}
+
 /// Turns the base in `bytes` into what was encoded: `delta` is undone where the elements of the payload lie, and nowhere
 /// else.
 ///
@@ -94,11 +100,10 @@ pub(crate) fn patch(
     delta_params: &[u8],
     bytes: &mut [u8],
 ) -> Result<(), CodecError> {
-    let width = read_only_width(params)?;
-    let of_delta = delta.width(delta_params)?;
-    if of_delta != 1 && of_delta != width {
+    if !fits(params, delta, delta_params) {
         return Err(CodecError::BadParams { codec: NAME, len: params.len() });
     }
+    let width = read_only_width(params)?;
     let elements = Elements::decode(width, encoded, bytes.len())?;
     elements.each(|at, value| {
         let mut difference = [0; 8];
