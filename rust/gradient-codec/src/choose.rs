@@ -36,6 +36,9 @@ const BASE_BYTES: f32 = 40.0;
 /// An anchor is coded if that takes at least so much off.
 const ANCHOR_SAVING_MIN: f32 = 0.03;
 
+/// A delta may be so much longer than it should be before it is thrown away: what was estimated is not exact.
+const SAMPLE_ERROR_MAX: f32 = 1.02;
+
 /// zstd codes 0.3 GB/s a core where a disk writes more than 1: what it takes off bytes of no known kind must be a quarter.
 const MATCHES_SAVING_MIN: f32 = 0.25;
 
@@ -180,7 +183,8 @@ pub fn encode_best(
     scratch: &mut Scratch,
     out: &mut [u8],
 ) -> Result<Encoded, CodecError> {
-    let layout = if raw.len().is_multiple_of(layout.width) { layout } else { &Layout::BYTES };
+    let fits = matches!(layout.width, 1 | 2 | 4 | 8) && raw.len().is_multiple_of(layout.width);
+    let layout = if fits { layout } else { &Layout::BYTES };
     // Payloads are shorter than what they stand for.
     let room = out.len().min(raw.len().saturating_sub(1));
     let mut out = Output::new(&mut out[..room]);
@@ -192,11 +196,12 @@ pub fn encode_best(
         let most = if gain == DeltaGain::Any { anchor_len } else { 0.9 * anchor_len };
         if delta.len <= most {
             let pipeline = encode_delta(raw, layout, base.bytes, delta, scratch, &mut out)?;
-            return Ok(pipeline.map_or(Encoded::RAW, |pipeline| Encoded {
-                pipeline,
-                len: Some(out.len()),
-                is_delta: true,
-            }));
+            // A delta that became longer than its sample said is not worth its base.
+            let len = out.len() as f32 + BASE_BYTES;
+            if let Some(pipeline) = pipeline.filter(|_| len <= SAMPLE_ERROR_MAX * most) {
+                return Ok(Encoded { pipeline, len: Some(out.len()), is_delta: true });
+            }
+            out.clear();
         }
     }
     let stage = match plan {

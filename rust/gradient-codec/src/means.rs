@@ -12,7 +12,13 @@ pub(crate) struct Rows {
 impl Rows {
     /// Returns of how many rows there are elements among `num_elements`.
     pub(crate) fn count(self, num_elements: usize) -> usize {
-        (self.offset + num_elements).div_ceil(self.len)
+        if num_elements == 0 { 0 } else { (self.offset + num_elements).div_ceil(self.len) }
+    }
+
+    /// Returns how many means `num_elements` have; none if that is more than a payload of `num_bytes` raw ones may have.
+    pub(crate) fn num_means(self, num_elements: usize, num_bytes: usize) -> Option<usize> {
+        let num = self.len.saturating_add(self.count(num_elements));
+        (num <= num_bytes.saturating_add(2)).then_some(num)
     }
 
     /// Calls `then` with each row's part of the plane and the columns that it has.
@@ -105,7 +111,7 @@ mod tests {
     #[test]
     fn what_is_taken_is_given_back_wherever_the_chunk_begins_in_a_row() {
         for (len, offset, num) in
-            [(1, 0, 5), (7, 0, 70), (7, 3, 61), (7, 6, 1), (300, 299, 2), (16, 5, 4096), (3, 1, 2000)]
+            [(1, 0, 5), (7, 0, 70), (7, 3, 61), (7, 6, 1), (300, 299, 2), (16, 5, 4096), (3, 1, 2000), (5, 4, 0)]
         {
             let rows = Rows { len, offset };
             let plane: Vec<u8> = (0..num).map(|i: usize| (i * i % 251) as u8).collect();

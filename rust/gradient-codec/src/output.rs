@@ -22,6 +22,11 @@ impl<'a> Output<'a> {
         self.len
     }
 
+    /// Begins again.
+    pub(crate) fn clear(&mut self) {
+        self.len = 0;
+    }
+
     /// Returns what is filled, to change it.
     pub(crate) fn written_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[..self.len]

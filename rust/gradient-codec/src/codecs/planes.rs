@@ -90,6 +90,9 @@ impl Codec for Planes {
         out: &mut Vec<u8>,
     ) -> Result<(), CodecError> {
         let params = Params::decode(params)?;
+        if params.means.is_some_and(|rows| rows.num_means(raw.len() / params.width, raw.len()).is_none()) {
+            return Err(CodecError::NotEncoded { codec: NAME, what: "it would have more means than bytes" });
+        }
         into_vec(raw.len(), out, |out| append(params, None, raw, scratch, out))
     }
 
@@ -273,10 +276,8 @@ pub(crate) fn decode_planes(params: Params, encoded: &[u8], out: &mut [u8]) -> R
             }
         }
     }
-    let num_means = params.means.map_or(0, |of| of.len.saturating_add(of.count(n)));
-    if num_means > out.len().saturating_add(2) {
-        return Err(damaged("it has more means than bytes"));
-    }
+    let num_means = params.means.map_or(Some(0), |rows| rows.num_means(n, out.len()));
+    let num_means = num_means.ok_or(damaged("it has more means than bytes"))?;
     let num_decoded = rows.iter().enumerate().filter(|(p, row)| must_be_decoded(*p, row, &params)).count();
     // Taken, not borrowed: nothing is called from here that decodes planes.
     let mut decoded = DECODED.take();
