@@ -215,6 +215,10 @@ class Repository:
         metrics: Mapping[str, float] | None = None,
         environment: Mapping[str, object] | None = None,
         create: bool = False,
+        compression: Literal["off", "auto"] = "auto",
+        deltas: Literal["off", "auto", "all"] = "auto",
+        staging_bytes_max: int | None = None,
+        reanchor_interval: int | None = None,
         progress: Progress | None = None,
     ) -> CommitResult:
         """Commit `state` ({section: {component: mapping}}) on `branch`; returns once it is durable.
@@ -223,6 +227,10 @@ class Repository:
         writer has committed nothing on the branch yet, so that a tip which is not an ancestor is displaced
         (`CommitResult.displaced`) and is no conflict. `create`: the branch must not exist (`AlreadyExistsError`).
         Every buffer is copied before the first byte is used; nothing of Python's is read afterwards.
+
+        `compression` and `deltas` say how chunks are stored, `staging_bytes_max` how many bytes of earlier ones are kept
+        to take differences to (never more than twice the state), `reanchor_interval` how many commits with deltas may
+        follow one without. None of them enters an id.
         """
     def resolve(self, ref: str, *, branch: str | None = None) -> Resolved:
         """Resolve `branch@step`, a branch, a tag, `latest`, `HEAD` or an id prefix (four digits or more).

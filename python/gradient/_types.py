@@ -12,6 +12,9 @@ Metrics: TypeAlias = Mapping[str, int | float]
 Compression: TypeAlias = Literal["off", "auto", "aggressive"]
 Grads: TypeAlias = Literal["auto", "always", "never"]
 Hyperparameters: TypeAlias = Literal["commit", "script"]
+Deltas: TypeAlias = Literal["off", "auto", "all"]
+"""When chunks are stored as differences: never, where that saves a tenth, wherever that saves anything."""
+
 ModelState: TypeAlias = Literal["all", "trainable"]
 
 SECTIONS: tuple[str, ...] = ("model", "optim", "scheduler", "scaler", "rng", "data", "grads", "extra")

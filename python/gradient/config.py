@@ -7,11 +7,12 @@ import warnings
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any
 
-from gradient._types import Compression, ModelState, PathLike
+from gradient._types import Compression, Deltas, ModelState, PathLike
 from gradient.errors import InvalidInputError
 from gradient.memory import check_limit
 
 _COMPRESSION = ("off", "auto", "aggressive")
+_DELTAS = ("off", "auto", "all")
 _MODEL_STATE = ("all", "trainable")
 
 _warned: set[str] = set()
@@ -34,11 +35,17 @@ class GradientConfig:
         branch: The branch to commit on; None is the branch that HEAD stands on.
         checkpoint_every: Interval of `maybe_commit`, as `engine.autocommit(every=...)` sets it.
         delta_optimizer: Of gradient-desc; has no meaning here and warns when it is False.
-        reanchor_interval: At most so many delta commits after an anchor. Today every commit is an anchor.
-        compression: `"off"`, `"auto"` or `"aggressive"`. All three store exactly; `"aggressive"` says so once.
+        reanchor_interval: At most so many commits with deltas after one without; None for no limit. What a commit
+            costs to read is bounded without it, this buys more with bytes.
+        compression: `"off"` stores tensors as they are, `"auto"` codes what pays. `"aggressive"` stores exactly too,
+            as `"auto"` does, and says so once.
         delta_threshold: Of gradient-desc; has no meaning here, since nothing is rounded, and warns when it is set.
         strict_resume: False restores what fits and says what it left out, as `resume(..., strict=False)`.
         model_state: `"trainable"` stores what is frozen once and checks it by hash at resume.
+        deltas: `"auto"` stores a tensor's chunk as the difference to an earlier commit's where that saves a tenth at
+            least, `"all"` wherever it saves anything, `"off"` never. Needs a compression other than `"off"`.
+        staging_bytes_max: Bytes of earlier commits kept in memory to take differences to; None is a quarter of the
+            memory that is available, at most twice the state. Where it is too little, commits go without deltas.
         max_restore_bytes: A restore makes at most so many bytes of tensors that the script does not have yet
             (optimizer state, registered values); None is the memory that is available.
 
@@ -57,13 +64,17 @@ class GradientConfig:
     strict_resume: bool = True
     _: KW_ONLY
     model_state: ModelState = "all"
+    deltas: Deltas = "auto"
+    staging_bytes_max: int | None = None
     max_restore_bytes: int | None = None
 
     def __post_init__(self) -> None:
         self._choice("compression", _COMPRESSION)
         self._choice("model_state", _MODEL_STATE)
+        self._choice("deltas", _DELTAS)
         check_interval("checkpoint_every", self.checkpoint_every)
         check_interval("reanchor_interval", self.reanchor_interval)
+        check_limit(self.staging_bytes_max)
         check_limit(self.max_restore_bytes)
         for name in ("repo_name", "branch"):
             value = getattr(self, name)

@@ -72,6 +72,7 @@ def attach(
             line=Line(_branch(opened, settings)),
             manifest=Manifest(opened),
             models=tuple(named(objects.model).values()),
+            config=settings.config,
             strict=settings.config.strict_resume,
         )
     except BaseException:

@@ -10,11 +10,13 @@ from gradient.engine.guards import check_text, checked_metrics, checked_step
 from gradient.engine.handle import CommitHandle
 from gradient.engine.session import Line
 from gradient.errors import ConflictError, GradientError, InvalidInputError
+from gradient.memory import available_bytes
 from gradient.progress import progress
 
 if TYPE_CHECKING:
     from gradient._core import CommitResult
     from gradient._types import Metrics
+    from gradient.config import GradientConfig
     from gradient.engine.session import Session
 
 logger = logging.getLogger("gradient")
@@ -60,6 +62,10 @@ def commit(
             metrics=numbers,
             environment=captured.environment,
             create=branch is not None,
+            compression="off" if session.config.compression == "off" else "auto",
+            deltas=session.config.deltas,
+            staging_bytes_max=_staging_bytes_max(session.config),
+            reanchor_interval=session.config.reanchor_interval,
             progress=show,
         )
     # From here on the commit is durable: nothing below may hide that.
@@ -118,6 +124,15 @@ def _way_back(session: Session, name: str) -> str:
     except GradientError:
         return "steps only rise; to go back, restore an earlier commit first: gradient log names them"
     return f"go back by restoring: engine.resume({name!r})"
+
+
+def _staging_bytes_max(config: GradientConfig) -> int:
+    """Bytes of earlier commits that may be kept in memory."""
+    if config.deltas == "off" or config.compression == "off":
+        return 0
+    if config.staging_bytes_max is not None:
+        return config.staging_bytes_max
+    return available_bytes() // 4
 
 
 def _tell(session: Session, result: CommitResult, notes: list[str]) -> None:

@@ -13,6 +13,7 @@ from gradient.engine.guards import check_process, check_single_process
 from gradient.errors import ConflictError, InvalidInputError, StateMismatchError
 
 if TYPE_CHECKING:
+    from gradient.config import GradientConfig
     from gradient.engine.manifest import Manifest
     from gradient.handover import Handover
     from gradient.repo import Repo
@@ -48,6 +49,7 @@ class Session:
         line: Where commits go.
         manifest: The repository's manifest.
         models: The models attached to.
+        config: How commits are stored.
         strict: Whether restores refuse what only one side has.
         pid: The process that attached.
         plan: The last restore's plan, for state that is registered later; None once something was committed.
@@ -67,6 +69,7 @@ class Session:
     line: Line
     manifest: Manifest
     models: tuple[object, ...]
+    config: GradientConfig
     strict: bool = True
     pid: int = field(default_factory=os.getpid)
     plan: RestorePlan | None = None

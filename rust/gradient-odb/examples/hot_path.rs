@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use gradient_object::{CHUNK_BYTES, ChunkId, Flavor, Tensor, TensorData};
-use gradient_odb::{ByteSink, ByteSource, Odb, Progress};
+use gradient_odb::{ByteSink, Odb, Progress, Source};
 use gradient_storage::{LocalStorage, Storage};
 use rayon::prelude::*;
 
@@ -82,8 +82,7 @@ fn main() {
 
 fn commit(odb: &Odb, state: &[u8]) -> Vec<ChunkId> {
     let mut transaction = odb.begin();
-    let sources: [&dyn ByteSource; 1] = [&state];
-    let chunks = transaction.add_sources(&sources, &Progress::new()).unwrap().remove(0);
+    let chunks = transaction.add_sources(&[Source::plain(&state)], None, &Progress::new()).unwrap().remove(0);
     transaction.seal(&Progress::new()).unwrap();
     chunks
 }

@@ -23,7 +23,7 @@ use rayon::prelude::*;
 
 use crate::arena::StagedBytes;
 use crate::index::Found;
-use crate::line::{BaseChunk, Candidate, Line, Slot, Update};
+use crate::line::{BaseChunk, Candidate, Line, Room, Slot, Update};
 use crate::pack::writer::{NewEntry, PackBuilder, Payload};
 use crate::pool;
 use crate::transaction::{Coding, Compression, Deltas};
@@ -88,6 +88,7 @@ struct Shared<'s> {
     odb: &'s Odb,
     sources: &'s [Source<'s>],
     line: Option<&'s Line>,
+    room: &'s Room,
     coding: Coding,
 }
 
@@ -133,7 +134,8 @@ impl<'a> Transaction<'a> {
             return Err(OdbError::TransactionFailed);
         }
         self.has_failed = true;
-        let shared = Shared { odb: self.odb, sources, line, coding: self.coding };
+        let room = Room::new(line.map_or(0, Line::resident_max));
+        let shared = Shared { odb: self.odb, sources, line, room: &room, coding: self.coding };
         let pieces = cut(sources);
         let total: u64 = pieces.iter().map(|piece| piece.len as u64).sum();
         progress.add_total(total);
@@ -165,7 +167,8 @@ impl<'a> Transaction<'a> {
             written.and(outcome)
         })?;
         self.has_failed = false;
-        self.updates.extend(updates(shared, &ids, slots));
+        self.updates.slots.extend(updates(shared, &ids, slots));
+        self.updates.had_no_room |= room.was_short();
         Ok(ids)
     }
 
@@ -408,7 +411,7 @@ fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outc
     };
     let place = (piece.source, piece.number());
     let Some(len) = encoded.len else {
-        let slot = Slot::after_anchor(slot, chunk(raw.len(), None), was_tried);
+        let slot = shared.room.keep(Slot::after_anchor(slot, chunk(raw.len(), None), was_tried), &id);
         let entry = NewEntry::new(id, raw.len(), Vec::new(), &[], Payload::Raw(Arc::clone(&staged)))?;
         return Ok(Outcome::New { entry, place, slot, base: None });
     };
@@ -428,6 +431,7 @@ fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outc
         Some((base, _)) => Slot::after_delta(Arc::clone(base), chunk(len, Some(base))),
         None => Slot::after_anchor(slot, chunk(len, None), was_tried),
     };
+    let slot = shared.room.keep(slot, &id);
     Ok(Outcome::New { entry, place, slot, base: base.map(|(base, pack)| (base.id.into(), pack)) })
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use gradient_object::ChunkId;
 
@@ -97,6 +98,11 @@ impl Line {
         self.slots.insert(key, chunks.iter().map(slot).collect());
     }
 
+    /// Returns how many bytes of bases may be kept.
+    pub(crate) fn resident_max(&self) -> u64 {
+        self.resident_max
+    }
+
     /// Returns what is kept for a chunk.
     pub(crate) fn slot(&self, key: &str, number: usize) -> Option<&Slot> {
         self.slots.get(key).and_then(|slots| slots.get(number))
@@ -106,7 +112,7 @@ impl Line {
     pub fn advance(&mut self, updates: Updates) {
         self.slots.clear();
         let mut resident = 0;
-        for Update { key, mut slots } in updates.0 {
+        for Update { key, mut slots } in updates.slots {
             for slot in &mut slots {
                 if let Candidate::Resident(base) = &slot.base {
                     let len = base.bytes.bytes().len() as u64;
@@ -120,12 +126,45 @@ impl Line {
             }
             self.slots.insert(key, slots);
         }
+        self.had_no_room |= updates.had_no_room;
     }
 }
 
 /// What a transaction makes of a line, once it is published.
 #[derive(Debug, Default)]
-pub struct Updates(pub(crate) Vec<Update>);
+pub struct Updates {
+    pub(crate) slots: Vec<Update>,
+    pub(crate) had_no_room: bool,
+}
+
+/// How many bytes of bases a transaction may still keep.
+#[derive(Debug)]
+pub(crate) struct Room {
+    left: AtomicU64,
+    was_short: AtomicBool,
+}
+
+impl Room {
+    pub(crate) fn new(len: u64) -> Self {
+        Self { left: AtomicU64::new(len), was_short: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn was_short(&self) -> bool {
+        self.was_short.load(Ordering::Relaxed)
+    }
+
+    /// Keeps what a slot newly has as its base, the chunk `id` itself, if there is room.
+    pub(crate) fn keep(&self, slot: Slot, id: &ChunkId) -> Slot {
+        let Candidate::Resident(base) = &slot.base else { return slot };
+        let len = base.bytes.bytes().len() as u64;
+        let take = |left: u64| left.checked_sub(len);
+        if base.id != *id || self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+            return slot;
+        }
+        self.was_short.store(true, Ordering::Relaxed);
+        Slot { base: Candidate::None, ..slot }
+    }
+}
 
 impl Slot {
     /// The slot after a chunk that was there already.
@@ -208,7 +247,8 @@ mod tests {
     fn bases_that_do_not_fit_are_not_kept_and_that_is_said() {
         let mut line = Line::new(1500);
         let slot = |number| Slot::after_anchor(None, chunk(number, 900, 0), false);
-        line.advance(Updates(vec![Update { key: "w".to_owned(), slots: vec![slot(1), slot(2)] }]));
+        let slots = vec![Update { key: "w".to_owned(), slots: vec![slot(1), slot(2)] }];
+        line.advance(Updates { slots, had_no_room: false });
         assert!(base_of(line.slot("w", 0).expect("is there")).is_some());
         assert!(base_of(line.slot("w", 1).expect("is there")).is_none());
         assert!(line.take_had_no_room());

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use gradient_object::{ChunkId, Commit, CommitId, METADATA_BYTES_MAX, RootTree, Tree, TreeId};
 
 use crate::index::Found;
-use crate::line::{Update, Updates};
+use crate::line::Updates;
 use crate::pack::blocks::BlockBuilder;
 use crate::pack::writer::PackBuilder;
 use crate::{ObjectName, Odb, OdbError, PackId, Progress};
@@ -28,7 +28,7 @@ pub struct Transaction<'a> {
     pub(crate) has_failed: bool,
     pub(crate) coding: Coding,
     pub(crate) num_deltas: usize,
-    pub(crate) updates: Vec<Update>,
+    pub(crate) updates: Updates,
     blocks: BlockBuilder,
 }
 
@@ -94,7 +94,7 @@ impl<'a> Transaction<'a> {
             has_failed: false,
             coding: Coding::default(),
             num_deltas: 0,
-            updates: Vec::new(),
+            updates: Updates::default(),
             blocks: BlockBuilder::default(),
         }
     }
@@ -111,7 +111,7 @@ impl<'a> Transaction<'a> {
 
     /// Returns what becomes of the line, if this is published.
     pub fn take_updates(&mut self) -> Updates {
-        Updates(std::mem::take(&mut self.updates))
+        std::mem::take(&mut self.updates)
     }
 
     /// Adds a component tree or an environment.

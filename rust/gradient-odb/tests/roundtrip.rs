@@ -6,7 +6,7 @@ mod support;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gradient_object::{CHUNK_BYTES, ChunkId, CommitId, TreeId};
-use gradient_odb::{ByteSink, ByteSource, OdbError, Progress, VerifyLevel};
+use gradient_odb::{ByteSink, ByteSource, OdbError, Progress, Source, VerifyLevel};
 use gradient_storage::{Folder, Storage};
 use support::{Sink, assert_restores, commit, memory, names, noise, open, tensor};
 
@@ -110,7 +110,7 @@ fn each_byte_of_a_source_is_read_once_and_what_was_read_is_what_is_stored() {
     let odb = open(&storage);
     let source = Moving { len: 20 * CHUNK_BYTES + 3, reads: AtomicUsize::new(0) };
     let mut transaction = odb.begin();
-    let ids = transaction.add_sources(&[&source], &Progress::new()).unwrap().remove(0);
+    let ids = transaction.add_sources(&[Source::plain(&source)], None, &Progress::new()).unwrap().remove(0);
     let read = source.reads.load(Ordering::SeqCst);
     assert_eq!(read, source.len);
     transaction.seal(&Progress::new()).unwrap();
@@ -128,7 +128,7 @@ fn a_source_that_changes_after_add_sources_changes_nothing() {
     let mut state = noise(1, 2 * CHUNK_BYTES);
     let before = state.clone();
     let mut transaction = odb.begin();
-    let ids = transaction.add_sources(&[&&state[..]], &Progress::new()).unwrap().remove(0);
+    let ids = transaction.add_sources(&[Source::plain(&&state[..])], None, &Progress::new()).unwrap().remove(0);
     state.fill(0);
     transaction.seal(&Progress::new()).unwrap();
     assert!(odb.read_tensor_bytes(&tensor(state.len(), ids)).unwrap() == before);
@@ -157,9 +157,9 @@ fn a_cancelled_transaction_leaves_nothing_and_can_not_be_sealed() {
     let progress = Progress::new();
     let source = Stopping(progress.clone(), 50 * CHUNK_BYTES);
     let mut transaction = odb.begin();
-    assert!(matches!(transaction.add_sources(&[&source], &progress), Err(OdbError::Cancelled)));
+    assert!(matches!(transaction.add_sources(&[Source::plain(&source)], None, &progress), Err(OdbError::Cancelled)));
     assert!(progress.done() < progress.total());
-    assert!(matches!(transaction.add_sources(&[], &Progress::new()), Err(OdbError::TransactionFailed)));
+    assert!(matches!(transaction.add_sources(&[], None, &Progress::new()), Err(OdbError::TransactionFailed)));
     assert!(matches!(transaction.seal(&Progress::new()), Err(OdbError::TransactionFailed)));
     assert_eq!(names(&storage, Folder::Packs), [""; 0]);
     assert_eq!(odb.disk_bytes(), 0);
@@ -171,7 +171,7 @@ fn a_dropped_transaction_leaves_nothing_in_the_index() {
     let odb = open(&storage);
     let state = noise(1, CHUNK_BYTES);
     let mut transaction = odb.begin();
-    let ids = transaction.add_sources(&[&&state[..]], &Progress::new()).unwrap().remove(0);
+    let ids = transaction.add_sources(&[Source::plain(&&state[..])], None, &Progress::new()).unwrap().remove(0);
     drop(transaction);
     assert!(!odb.has_chunk(&ids[0]));
     assert_eq!(names(&storage, Folder::Packs), [""; 0]);
@@ -187,7 +187,7 @@ fn several_calls_go_into_one_pack() {
     let mut transaction = odb.begin();
     let mut tensors = Vec::new();
     for state in &states {
-        let ids = transaction.add_sources(&[&&state[..]], &Progress::new()).unwrap().remove(0);
+        let ids = transaction.add_sources(&[Source::plain(&&state[..])], None, &Progress::new()).unwrap().remove(0);
         tensors.push(tensor(state.len(), ids));
     }
     let sealed = transaction.seal(&Progress::new()).unwrap();
@@ -205,7 +205,7 @@ fn an_empty_source_has_no_chunks_and_an_empty_transaction_no_pack() {
     let odb = open(&storage);
     let mut transaction = odb.begin();
     let empty: &[u8] = &[];
-    assert_eq!(transaction.add_sources(&[&empty], &Progress::new()).unwrap(), [[]]);
+    assert_eq!(transaction.add_sources(&[Source::plain(&empty)], None, &Progress::new()).unwrap(), [[]]);
     let sealed = transaction.seal(&Progress::new()).unwrap();
     assert_eq!((sealed.pack, sealed.added_len), (None, 0));
 }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gradient_object::{CommitId, Metric};
-use gradient_repo::{ByteSink, ByteSource, Checkout, CommitRequest, LogFormat, LogQuery, LogStyle, Target};
+use gradient_repo::{
+    ByteSink, ByteSource, Checkout, Coding, CommitRequest, Compression, Deltas, LogFormat, LogQuery, LogStyle, Storing,
+    Target,
+};
 use gradient_storage::LocalStorage;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt};
@@ -83,7 +86,7 @@ impl Repository {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's, all by keyword")]
-    #[pyo3(signature = (branch, state, *, base, first, step, message="", metrics=None, environment=None, create=false, progress=None))]
+    #[pyo3(signature = (branch, state, *, base, first, step, message="", metrics=None, environment=None, create=false, compression="auto", deltas="auto", staging_bytes_max=None, reanchor_interval=None, progress=None))]
     fn commit(
         &self,
         py: Python<'_>,
@@ -96,6 +99,10 @@ impl Repository {
         metrics: Option<&Bound<'_, PyDict>>,
         environment: Option<&Bound<'_, PyDict>>,
         create: bool,
+        compression: &str,
+        deltas: &str,
+        staging_bytes_max: Option<u64>,
+        reanchor_interval: Option<u32>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<CommitResult> {
         let inner = self.inner(py)?;
@@ -110,7 +117,7 @@ impl Repository {
             }
             sections.insert(section.extract()?, roots);
         }
-        let request = CommitRequest {
+        let mut request = CommitRequest {
             branch: branch.to_owned(),
             base: base.map(|id| commit_id(py, id)).transpose()?,
             first,
@@ -121,8 +128,10 @@ impl Repository {
             environment: plain_mapping(py, environment)?,
             sections,
             sources: sources.0.iter().map(|source| source as &dyn ByteSource).collect(),
+            storing: Storing { coding: coding(py, compression, deltas)?, resident_max: u64::MAX, reanchor_interval },
         };
-        let total = request.sources.iter().map(|source| source.len() as u64).sum();
+        let total: u64 = request.sources.iter().map(|source| source.len() as u64).sum();
+        request.storing.resident_max = staging_bytes_max.unwrap_or(u64::MAX).min(2 * total);
         let outcome = run(py, progress.as_ref(), total, || false, |progress| inner.commit(&request, progress))?;
         Ok(outcome.into())
     }
@@ -408,6 +417,26 @@ fn query(
 /// Commits that can not be read, and why.
 fn reasons(unreadable: Vec<gradient_repo::Unreadable>) -> BTreeMap<String, String> {
     unreadable.into_iter().map(|hole| (hole.id.to_hex(), hole.why)).collect()
+}
+
+fn coding(py: Python<'_>, compression: &str, deltas: &str) -> PyResult<Coding> {
+    let deltas = match deltas {
+        "off" => Deltas::Off,
+        "auto" => Deltas::Auto,
+        "all" => Deltas::All,
+        other => {
+            let message = format!("deltas is \"off\", \"auto\" or \"all\", not {other:?}");
+            return Err(invalid(py, "bad-option", &message));
+        }
+    };
+    match compression {
+        "off" => Ok(Coding { compression: Compression::Off, deltas: Deltas::Off }),
+        "auto" => Ok(Coding { compression: Compression::Auto, deltas }),
+        other => {
+            let message = format!("compression is \"off\" or \"auto\", not {other:?}");
+            Err(invalid(py, "bad-option", &message))
+        }
+    }
 }
 
 fn read_metrics(metrics: &Bound<'_, PyDict>) -> PyResult<Vec<(String, Metric)>> {

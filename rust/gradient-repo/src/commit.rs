@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use gradient_object::{
     Commit, CommitId, CommitKind, Mapping, Metric, RootTree, Tensor, TensorData, Tree, TreeId, Value,
 };
-use gradient_odb::{ByteSource, OdbError, Progress, Sealed, Transaction};
+use gradient_odb::{ByteSource, Line, OdbError, Progress, Sealed, Source, TensorLayout, Transaction};
 use gradient_storage::{Folder, StorageError};
 
 use crate::clock::now_ns;
 use crate::error::{RepoError, Result};
+use crate::line::{Storing, for_each_tensor, key_of};
 use crate::names::{NAME_BYTES_MAX, check_name};
 use crate::operation::{OperationKind, RefTable, Subject, Target};
 use crate::oplog::HeadState;
@@ -47,6 +48,8 @@ pub struct CommitRequest<'a> {
     pub sections: BTreeMap<String, BTreeMap<String, Staged>>,
     /// The bytes of all tensors.
     pub sources: Vec<&'a dyn ByteSource>,
+    /// How it is stored.
+    pub storing: Storing,
 }
 
 /// What a commit became.
@@ -120,8 +123,10 @@ impl Repository {
         let mut num_removals = 0;
         for _ in 0..PUBLISH_ATTEMPTS_MAX {
             self.place(&state.head, request, CommitId::from_bytes([0; 32]))?;
+            let coding = state.line.before(self, request.base, request.storing)?;
             let mut transaction = self.odb.begin();
-            let (root, raw_len) = stage(&mut transaction, request, progress)?;
+            transaction.set_coding(coding);
+            let (root, raw_len) = stage(&mut transaction, request, state.line.line(), progress)?;
             if let Some(existing) = self.existing(&state.head, request, root, raw_len)? {
                 // Chunks that were found damaged, written again.
                 if transaction.has_new_chunks() && seal(transaction, &mut num_removals, progress)?.is_none() {
@@ -143,11 +148,12 @@ impl Repository {
                 metrics: request.metrics.clone(),
                 time_ns: now_ns(),
                 environment: transaction.add_tree(&Tree(request.environment.clone()))?,
-                kind: CommitKind::Anchor,
+                kind: if transaction.has_deltas() { CommitKind::Delta } else { CommitKind::Anchor },
                 mode: "exact".to_owned(),
                 error: None,
             };
             let id = transaction.add_commit(&commit)?;
+            let (mut updates, has_deltas) = (Some(transaction.take_updates()), transaction.has_deltas());
             let Some(sealed) = seal(transaction, &mut num_removals, progress)? else { continue };
             for attempt in 0..PUBLISH_ATTEMPTS_MAX {
                 if attempt > 0 && !self.odb.still_holds(&sealed)? {
@@ -162,6 +168,8 @@ impl Repository {
                     head: state.head.operation.head.clone(),
                 };
                 if self.publish(state, change)? {
+                    let updates = updates.take().unwrap_or_default();
+                    let notice = state.line.advance(id, updates, has_deltas, request.storing);
                     return Ok(CommitOutcome {
                         commit: id,
                         root,
@@ -173,7 +181,7 @@ impl Repository {
                         conflict: placement.conflict,
                         added_len: sealed.added_len,
                         raw_len,
-                        notices: Vec::new(),
+                        notices: notice.into_iter().collect(),
                     });
                 }
                 self.advance(state)?;
@@ -274,10 +282,15 @@ fn seal(transaction: Transaction<'_>, num_removals: &mut u32, progress: &Progres
 }
 
 /// Copies and hashes all tensors, builds the component trees and the root; returns the root hash and the raw bytes.
-fn stage(transaction: &mut Transaction<'_>, request: &CommitRequest<'_>, progress: &Progress) -> Result<(TreeId, u64)> {
+fn stage(
+    transaction: &mut Transaction<'_>,
+    request: &CommitRequest<'_>,
+    line: &Line,
+    progress: &Progress,
+) -> Result<(TreeId, u64)> {
     let mut inline = Vec::new();
     let mut large = Vec::new();
-    for source in &request.sources {
+    for (source, known) in request.sources.iter().zip(known_sources(request)) {
         let is_inline = source.len() <= gradient_object::INLINE_BYTES_MAX;
         inline.push(is_inline.then(|| {
             let mut bytes = vec![0; source.len()];
@@ -285,11 +298,11 @@ fn stage(transaction: &mut Transaction<'_>, request: &CommitRequest<'_>, progres
             bytes
         }));
         if !is_inline {
-            large.push(*source);
+            large.push(Source { bytes: *source, ..known.unwrap_or_else(|| Source::plain(*source)) });
         }
     }
     let raw_len = request.sources.iter().map(|source| source.len() as u64).sum();
-    let mut chunks = transaction.add_sources(&large, progress)?.into_iter();
+    let mut chunks = transaction.add_sources(&large, Some(line), progress)?.into_iter();
     let data: Vec<TensorData> = inline
         .into_iter()
         .map(|bytes| match bytes {
@@ -316,6 +329,23 @@ fn stage(transaction: &mut Transaction<'_>, request: &CommitRequest<'_>, progres
         sections.insert(section.clone(), roots);
     }
     Ok((transaction.add_root(&RootTree { sections })?, raw_len))
+}
+
+/// What is known of each source: that of the first tensor that names it.
+fn known_sources<'a>(request: &CommitRequest<'a>) -> Vec<Option<Source<'a>>> {
+    let mut known: Vec<Option<Source<'a>>> = vec![None; request.sources.len()];
+    for (section, components) in &request.sections {
+        for (name, staged) in components {
+            for_each_tensor(staged, &mut format!("{section}/{name}"), &mut |path, tensor| {
+                if let (Some(slot @ None), Some(bytes)) = (known.get_mut(tensor.data), request.sources.get(tensor.data))
+                {
+                    let (layout, key) = (TensorLayout::of(tensor), Some(key_of(path, tensor)));
+                    *slot = Some(Source { bytes: *bytes, layout, key });
+                }
+            });
+        }
+    }
+    known
 }
 
 fn check_len(section: &str, name: &str, tensor: &Tensor<()>, actual: usize) -> Result<()> {

@@ -25,6 +25,7 @@ mod format_file;
 mod fsck;
 mod history;
 mod lease;
+mod line;
 mod names;
 mod operation;
 mod oplog;
@@ -60,4 +61,5 @@ pub use resolve::Resolved;
 pub use undo::OperationRow;
 pub use upkeep::UpkeepLimits;
 
-pub use gradient_odb::{ByteSink, ByteSource, Progress};
+pub use gradient_odb::{ByteSink, ByteSource, Coding, Compression, Deltas, Progress};
+pub use line::Storing;

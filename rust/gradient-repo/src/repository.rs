@@ -13,6 +13,7 @@ use crate::commit::CommitOutcome;
 use crate::error::{RepoError, Result};
 use crate::format_file::{Config, FormatFile, contents};
 use crate::lease::{LeaseKeeper, Running, host};
+use crate::line::LineState;
 use crate::operation::{By, Head, Operation, OperationKind, RefTable, Refs, Subject};
 use crate::oplog::{HeadState, OperationLog, Published, UnreadableHead};
 use crate::upkeep::{COMMITS_PER_UPKEEP, UpkeepLimits};
@@ -49,6 +50,8 @@ pub(crate) struct State {
     has_folders: bool,
     /// What this handle committed last.
     pub(crate) last: Option<CommitOutcome>,
+    /// What the next commit may be coded against.
+    pub(crate) line: LineState,
     closed: bool,
 }
 
@@ -122,6 +125,7 @@ impl Repository {
             commits_since_upkeep: COMMITS_PER_UPKEEP,
             has_folders: false,
             last: None,
+            line: LineState::default(),
             closed: false,
         };
         let limits = UpkeepLimits::default();

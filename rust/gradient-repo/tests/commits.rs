@@ -155,6 +155,7 @@ fn a_cancelled_commit_leaves_the_branch_where_it_was() {
         environment: gradient_object::Mapping::new(),
         sections: std::collections::BTreeMap::from([("model".to_owned(), components)]),
         sources: vec![&bytes as &dyn gradient_repo::ByteSource],
+        storing: gradient_repo::Storing::default(),
     };
     let error = repo.commit(&request, &progress).expect_err("cancelled");
     assert_eq!(error.class(), ErrorClass::Cancelled);

@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use gradient_object::CommitId;
-use gradient_odb::MergeLimits;
+use gradient_odb::{MergeLimits, Source};
 use gradient_repo::{FsckLevel, FsckOptions, Progress, Repository, Severity, fsck, repair};
 use gradient_storage::{Folder, Key, LocalStorage, MemoryStorage, Storage};
 use support::{FULL, Line, all, check, new, put, reopen, sample, weight};
@@ -63,7 +63,7 @@ fn what_a_crash_leaves_is_a_note() {
     let mut transaction = repo.odb().begin();
     transaction.add_tree(&gradient_object::Tree(gradient_object::Mapping::new())).expect("added");
     let lost: Vec<u8> = vec![9; 5000];
-    transaction.add_sources(&[&lost], &Progress::new()).expect("added");
+    transaction.add_sources(&[Source::plain(&lost)], None, &Progress::new()).expect("added");
     transaction.seal(&Progress::new()).expect("sealed");
     put(&storage, &Key::new(Folder::Tmp, "00112233445566778899aabbccddeeff.tmp").expect("a key"), b"half");
     let report = check(&storage, FULL).expect("checked");

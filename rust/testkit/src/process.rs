@@ -277,6 +277,7 @@ fn commit(
         environment: Mapping::new(),
         sections: BTreeMap::from([("model".to_owned(), BTreeMap::from([("main".to_owned(), model)]))]),
         sources: sources.iter().map(|bytes| bytes as &dyn ByteSource).collect(),
+        storing: gradient_repo::Storing::default(),
     };
     repo.commit(&request, &Progress::new())
 }

@@ -177,29 +177,11 @@ fn new_entry(chunk: &Json) -> NewEntry {
     let (id, raw_len) = (ChunkId::from_bytes(array(&chunk["id"])), number(&chunk["raw_len"]));
     let (pipeline, payload) = (pipeline(&chunk["pipeline"]), bytes(&chunk["payload"]));
     let bases = chunk_ids(&chunk["bases"]);
-    let payload = if pipeline.is_empty() {
-        let mut staged = Arc::new(Arena::default()).take(payload.len());
-        staged.bytes_mut().copy_from_slice(&payload);
-        Payload::Raw(staged)
-    } else {
-        Payload::Coded(payload)
-    };
-    if bases.is_empty() {
-        return NewEntry::anchor(id, raw_len, &pipeline, payload).unwrap();
-    }
-    let header = encode_header(&id, raw_len, &bases, &pipeline, payload.bytes()).unwrap();
-    let row = ObjectRow {
-        name: id.into(),
-        offset: 0,
-        raw_len: raw_len as u32,
-        encoded_len: payload.bytes().len() as u32,
-        crc: crate::pack::u32_at(&header, 0),
-        block: 0,
-        header_len: header.len() as u16,
-        codec: pipeline.last().unwrap().codec,
-        num_bases: bases.len() as u8,
-    };
-    NewEntry { header, payload, bases, row }
+    let mut staged = Arc::new(Arena::default()).take(payload.len());
+    staged.bytes_mut().copy_from_slice(&payload);
+    let payload =
+        if pipeline.is_empty() { Payload::Raw(Arc::new(staged)) } else { Payload::Coded(staged, payload.len()) };
+    NewEntry::new(id, raw_len, bases, &pipeline, payload).unwrap()
 }
 
 /// Blocks with the objects of a vector, each in its block, and the vector's frames: another zstd writes other ones.

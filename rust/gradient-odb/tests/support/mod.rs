@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use gradient_object::{
     ChunkId, Commit, CommitId, CommitKind, Flavor, Mapping, RootTree, Tensor, TensorData, Tree, TreeId, Value,
 };
-use gradient_odb::{ByteSink, ByteSource, Odb, OdbError, PackId, Progress, Sealed};
+use gradient_odb::{ByteSink, Odb, OdbError, PackId, Progress, Sealed, Source};
 use gradient_storage::{Durability, Folder, Key, MemoryStorage, Storage};
 
 /// A repository folder in memory, without any object.
@@ -59,8 +59,8 @@ pub fn tensor(len: usize, chunks: Vec<ChunkId>) -> Tensor {
 pub fn commit(odb: &Odb, states: &[&[u8]], parents: &[CommitId], step: u64) -> Result<Made, OdbError> {
     let progress = Progress::new();
     let mut transaction = odb.begin();
-    let sources: Vec<&dyn ByteSource> = states.iter().map(|state| state as &dyn ByteSource).collect();
-    let chunks = transaction.add_sources(&sources, &progress)?;
+    let sources: Vec<Source<'_>> = states.iter().map(|state| Source::plain(state)).collect();
+    let chunks = transaction.add_sources(&sources, None, &progress)?;
     let tensors: Vec<Tensor> = states.iter().zip(chunks).map(|(state, chunks)| tensor(state.len(), chunks)).collect();
     let mut mapping = Mapping::new();
     for (i, tensor) in tensors.iter().enumerate() {

@@ -86,6 +86,7 @@ pub(crate) fn commit(
         environment: Mapping::new(),
         sections: BTreeMap::from([("model".to_owned(), BTreeMap::from([("main".to_owned(), model)]))]),
         sources: vec![bytes as &dyn ByteSource],
+        storing: gradient_repo::Storing::default(),
     };
     repo.commit(&request, &Progress::new())
 }

@@ -268,6 +268,7 @@ fn make(storage: Arc<dyn Storage>) {
             environment: Mapping::new(),
             sections: BTreeMap::from([("model".to_owned(), BTreeMap::from([("main".to_owned(), model)]))]),
             sources: sources.iter().map(|source| source as &dyn ByteSource).collect(),
+            storing: gradient_repo::Storing::default(),
         };
         base = Some(repo.commit(&request, &Progress::new()).expect("a commit").commit);
     }

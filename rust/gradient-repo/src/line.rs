@@ -1,0 +1,150 @@
+//! The line that a handle commits on: which tensors of the commit before the next one's may be coded against.
+
+use gradient_object::{CommitId, Key, Tensor, TensorData, Value};
+use gradient_odb::{Coding, Deltas, Line, Updates};
+
+use crate::error::{ErrorClass, Result};
+use crate::repository::Repository;
+
+/// How a commit is stored; nothing of it enters an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storing {
+    /// Whether chunks are coded, and when against others.
+    pub coding: Coding,
+    /// Bytes of bases that are kept in memory at most.
+    pub resident_max: u64,
+    /// Commits with deltas that may follow one without; none for no limit.
+    pub reanchor_interval: Option<u32>,
+}
+
+impl Default for Storing {
+    fn default() -> Self {
+        Self { coding: Coding::default(), resident_max: u64::MAX, reanchor_interval: None }
+    }
+}
+
+/// What a handle keeps of the commit that it made or came from last.
+#[derive(Debug, Default)]
+pub(crate) struct LineState {
+    line: Line,
+    at: Option<CommitId>,
+    num_since_anchor: u32,
+    has_told: bool,
+}
+
+impl LineState {
+    /// Returns the line for a commit on `base`, and how its chunks are coded.
+    pub(crate) fn before(&mut self, repo: &Repository, base: Option<CommitId>, storing: Storing) -> Result<Coding> {
+        let Storing { mut coding, resident_max, reanchor_interval } = storing;
+        if self.at != base {
+            *self = Self { has_told: self.has_told, ..Self::default() };
+            if let Some(base) = base.filter(|_| coding.deltas != Deltas::Off) {
+                self.seed(repo, &base)?;
+            }
+            self.at = base;
+        }
+        self.line.set_resident_max(if coding.deltas == Deltas::Off { 0 } else { resident_max });
+        if reanchor_interval.is_some_and(|most| self.num_since_anchor >= most) {
+            coding.deltas = Deltas::Off;
+        }
+        Ok(coding)
+    }
+
+    /// Returns what chunks may be coded against.
+    pub(crate) fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// Goes on to a commit that is published. Returns what is worth saying, once.
+    pub(crate) fn advance(
+        &mut self,
+        to: CommitId,
+        updates: Updates,
+        has_deltas: bool,
+        storing: Storing,
+    ) -> Option<String> {
+        self.line.advance(updates);
+        self.at = Some(to);
+        self.num_since_anchor = if has_deltas { self.num_since_anchor + 1 } else { 0 };
+        let had_no_room = self.line.take_had_no_room() && storing.coding.deltas != Deltas::Off;
+        if !had_no_room || self.has_told {
+            return None;
+        }
+        self.has_told = true;
+        Some(format!(
+            "deltas need the bytes they are taken against, and more than staging_bytes_max ({}) would be kept: what does \
+             not fit is stored without deltas",
+            storing.resident_max
+        ))
+    }
+
+    /// Makes the tensors of a commit what the next one's may be coded against. What can not be read is left out: it
+    /// is stored without a base then.
+    fn seed(&mut self, repo: &Repository, base: &CommitId) -> Result<()> {
+        let is_damage = |error: &crate::RepoError| error.class() == ErrorClass::Corruption;
+        let sections = match repo.components(base) {
+            Err(error) if is_damage(&error) => return Ok(()),
+            sections => sections?,
+        };
+        for (section, components) in sections {
+            for name in components.into_keys() {
+                let tree = match repo.component(base, &section, &name) {
+                    Err(error) if is_damage(&error) => continue,
+                    tree => Value::Map(tree?),
+                };
+                for_each_tensor(&tree, &mut format!("{section}/{name}"), &mut |path, tensor| {
+                    if let TensorData::Chunks(chunks) = &tensor.data {
+                        self.line.seed(key_of(path, tensor), chunks);
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a tensor is called in the line. With its dtype: bits of another kind are nothing to take a difference to.
+pub(crate) fn key_of<D>(path: &str, tensor: &Tensor<D>) -> String {
+    format!("{:?} {} {path}", tensor.flavor, tensor.dtype)
+}
+
+/// Shows every tensor with its path.
+pub(crate) fn for_each_tensor<D>(value: &Value<D>, path: &mut String, f: &mut impl FnMut(&str, &Tensor<D>)) {
+    let len = path.len();
+    match value {
+        Value::None
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Float(_)
+        | Value::Complex(..)
+        | Value::Text(_)
+        | Value::Bytes(_)
+        | Value::Alias(_)
+        | Value::Subtree(_) => {}
+        Value::List(items) | Value::Tuple(items) | Value::Set { items, .. } => {
+            for (number, item) in items.iter().enumerate() {
+                path.push_str(&format!("/{number}"));
+                for_each_tensor(item, path, f);
+                path.truncate(len);
+            }
+        }
+        Value::Map(mapping) => {
+            for (key, item) in mapping.iter() {
+                match key {
+                    Key::Text(text) => path.extend(["/", text]),
+                    other => path.push_str(&format!("/{other:?}")),
+                }
+                for_each_tensor(item, path, f);
+                path.truncate(len);
+            }
+        }
+        Value::Tensor(tensor) => f(path, tensor),
+        Value::Named { value, extra, .. } => {
+            for (name, item) in [("/value", value), ("/extra", extra)] {
+                path.push_str(name);
+                for_each_tensor(item, path, f);
+                path.truncate(len);
+            }
+        }
+    }
+}
