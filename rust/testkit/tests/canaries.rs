@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use gradient_object::ChunkId;
 use gradient_object::canary::accept_non_canonical;
-use gradient_odb::{ObjectName, canary};
+use gradient_odb::{ObjectName, Odb, OdbError, PackId, canary};
 use gradient_repo::{OperationKind, OperationLog, Published, Refs, Subject};
 use gradient_storage::sim::{Call, CallKind, Canary, Failure, Fault, SimErrno, SimFs};
-use gradient_storage::{Key, LocalStorage, Storage};
+use gradient_storage::{Durability, Key, LocalStorage, MemoryStorage, Storage};
 use gradient_testkit::readers::{Mutations, READERS};
 use gradient_testkit::{
     Action, Broken, Crew, DIR, Faulty, Model, Move, Points, Process, Scenario, Session, Strategy, Tally, check,
     content, explore, judge, races, scenarios,
 };
+use serde_json::Value as Json;
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -164,6 +165,44 @@ fn read_trees() -> Result<(), String> {
         std::panic::catch_unwind(|| (reader.check)(&bytes)).map_err(|_| format!("accepted: {bytes:02x?}"))?;
     }
     Ok(())
+}
+
+/// Row 22 on delta chains: the longest chunks of the vector must not be read.
+fn read_long_chains() -> Result<(), String> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/pack.json");
+    let page: Json = serde_json::from_slice(&std::fs::read(page).expect("the vectors")).expect("is JSON");
+    let packs = page["delta_packs"].as_array().expect("packs");
+    let vector = packs.iter().find(|vector| vector["chunks"].as_array().is_some_and(|chunks| chunks.len() > 64));
+    let vector = vector.expect("a long chain");
+    let hex = |json: &Json| -> Vec<u8> {
+        let hex = json.as_str().expect("hex").as_bytes();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16).expect("hex");
+        hex.chunks_exact(2).map(byte).collect()
+    };
+    let storage = MemoryStorage::new();
+    storage.create_folders().expect("folders");
+    let pack = PackId::from_bytes(hex(&vector["pack"]).try_into().expect("16 bytes"));
+    storage.replace(&pack.key(), &hex(&vector["hex"]), Durability::Unsynced).expect("room");
+    let odb = Odb::open(Arc::new(storage)).expect("opens");
+    for chunk in vector["chunks"].as_array().expect("chunks") {
+        let id = ChunkId::from_bytes(hex(&chunk[0]).try_into().expect("32 bytes"));
+        // Of another length than 0 it is, once it was read.
+        if chunk[1].is_null() && matches!(odb.read_chunk(&id, 0), Err(OdbError::WrongLength { .. })) {
+            return Err(format!("a chain of more than 64 chunks was followed to {id}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_chain_that_nobody_bounds_turns_row_22_red() {
+    let start = Instant::now();
+    assert_eq!(read_long_chains(), Ok(()));
+    canary::follow_any_chain(true);
+    let outcome = read_long_chains();
+    canary::follow_any_chain(false);
+    outcome.expect_err("a long chain is read");
+    assert!(start.elapsed() < WITHIN);
 }
 
 #[test]

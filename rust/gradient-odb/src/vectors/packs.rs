@@ -256,3 +256,24 @@ fn refuses_the_packs_that_the_page_refuses_and_says_why() {
         }
     }
 }
+
+#[test]
+fn chains_of_deltas_are_read_as_the_page_says_and_no_further() {
+    for vector in vectors(FILE, "delta_packs") {
+        let (pack, file) = (pack_id(&vector["pack"]), bytes(&vector["hex"]));
+        let odb = Odb::open(store(&[(pack, &file)])).unwrap();
+        for (at, chunk) in list(&vector["chunks"]).iter().enumerate() {
+            let object = ObjectName { kind: Kind::Chunk, id: array(&chunk[0]) };
+            let read = odb.read_object(&object);
+            let name = format!("{}, chunk {at}", vector["name"]);
+            if chunk[1].is_null() {
+                let error = read.expect_err(&name);
+                assert!(
+                    error.is_damage() || matches!(error, OdbError::ChainTooLong { .. } | OdbError::NotFound { .. })
+                );
+            } else {
+                assert_eq!(read.expect(&name), bytes(&chunk[1]), "{name}");
+            }
+        }
+    }
+}
