@@ -2,8 +2,7 @@
 //!
 //! `cargo bench -p gradient-codec --bench state -- FOLDER STEP BASE`, where FOLDER is what `benches/codecs.py` writes: the
 //! tensors of one kind one after the other in `<kind><step>.bin`, and `index<step>.txt` with a line a tensor: kind, name,
-//! shape, dtype. One core, the fastest of five runs of
-//! each chunk; decoded and compared.
+//! shape, dtype. One core, the fastest of five runs of each chunk; decoded and compared.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,6 +13,13 @@ use gradient_codec::{Base, DeltaGain, ElementClass, Encoded, Layout, Scratch, de
 const CHUNK_BYTES: usize = 1 << 20;
 const RUNS: usize = 5;
 const HEADER_BYTES: usize = 56 + 64;
+
+/// The tensors of one kind, and where the next one begins.
+struct File {
+    bytes: Vec<u8>,
+    base: Option<Vec<u8>>,
+    at: usize,
+}
 
 #[derive(Default)]
 struct Sum {
@@ -33,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = Path::new(folder);
     let gain = if rest.len() > 1 { DeltaGain::Any } else { DeltaGain::Tenth };
     let index = std::fs::read_to_string(folder.join(format!("index{step}.txt")))?;
-    let mut files: BTreeMap<String, (Vec<u8>, Option<Vec<u8>>, usize)> = BTreeMap::new();
+    let mut files: BTreeMap<String, File> = BTreeMap::new();
     let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
     let mut scratch = Scratch::new();
     let (mut payload, mut out) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
@@ -43,9 +49,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if !files.contains_key(kind) {
             let bytes = std::fs::read(folder.join(format!("{kind}{step}.bin")))?;
             let base = rest.first().map(|base| std::fs::read(folder.join(format!("{kind}{base}.bin")))).transpose()?;
-            files.insert(kind.to_owned(), (bytes, base, 0));
+            files.insert(kind.to_owned(), File { bytes, base, at: 0 });
         }
-        let (bytes, base, at) = files.get_mut(kind).ok_or("it was just read")?;
+        let File { bytes, base, at } = files.get_mut(kind).ok_or("it was just read")?;
         let shape: Vec<usize> = shape.split('x').map(str::parse).collect::<Result<_, _>>()?;
         let width = match dtype {
             "torch.float32" => 4,
@@ -125,6 +131,7 @@ fn print(sums: &BTreeMap<String, Sum>) {
     print_one("all", raw, stored, encode, decode, "");
 }
 
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn print_one(kind: &str, raw: usize, stored: usize, encode: Duration, decode: Duration, chosen: &str) {
     let speed = |time: Duration| raw as f64 / 1e9 / time.as_secs_f64();
     println!(

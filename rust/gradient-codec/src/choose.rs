@@ -3,6 +3,7 @@
 //! Of floats the exponents pay and the mantissa is noise; of what changes little, the difference to what it was. Which it
 //! is, some thousand elements tell in a hundredth of the time that coding takes. What a sample misses is stored
 //! larger than need be, never wrong.
+#![expect(clippy::cast_precision_loss, reason = "estimates of lengths, of which a thousandth is too small to matter")]
 
 use zstd::zstd_safe::CCtx;
 

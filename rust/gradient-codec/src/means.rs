@@ -45,7 +45,7 @@ pub(crate) fn take(rows: Rows, plane: &mut [u8]) -> Vec<u8> {
     let mut of_rows = Vec::with_capacity(rows.count(plane.len()));
     rows.each(plane, &means, |_, part, columns| {
         let of_columns = if columns.len() == rows.len { of_all_columns } else { sum_of(columns) };
-        let mean = rounded(sum_of(part) - of_columns, part.len()) as u8;
+        let mean = rounded(sum_of(part) - of_columns, part.len());
         for (byte, column) in part.iter_mut().zip(columns) {
             *byte = byte.wrapping_sub(*column).wrapping_sub(mean);
         }
@@ -95,13 +95,13 @@ fn columns_of(rows: Rows, plane: &[u8]) -> Vec<u8> {
         }
         count += 1;
     }
-    sums.into_iter().map(|sum| rounded(i64::from(sum), count) as u8).collect()
+    sums.into_iter().map(|sum| rounded(i64::from(sum), count)).collect()
 }
 
-/// The nearest integer to a mean; 0 of nothing.
-fn rounded(sum: i64, count: usize) -> i64 {
-    let count = count as i64;
-    if count == 0 { 0 } else { (2 * sum + count).div_euclid(2 * count) }
+/// The nearest integer to a mean, modulo 256; 0 of nothing.
+fn rounded(sum: i64, count: usize) -> u8 {
+    let count = i64::from(count as u32);
+    if count == 0 { 0 } else { (2 * sum + count).div_euclid(2 * count).to_le_bytes()[0] }
 }
 
 #[cfg(test)]
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn of_a_sum_of_a_row_and_a_column_nothing_is_left() {
         let rows = Rows { len: 100, offset: 0 };
-        let mut plane: Vec<u8> = (0..100_000).map(|i| (i / 100 % 50 + i % 100) as u8).collect();
+        let mut plane: Vec<u8> = (0..100_000_u32).map(|i| (i / 100 % 50 + i % 100) as u8).collect();
         take(rows, &mut plane);
         let most = plane.iter().map(|byte| byte.wrapping_add(1)).max();
         assert!(most <= Some(2), "{most:?}");

@@ -138,12 +138,12 @@ fn is_even(plane: &[u8]) -> bool {
     plane.iter().fold(0, |all, byte| all | byte) & 1 == 0
 }
 
-/// Decodes a part to exactly all of `out`.
+/// Decodes a part of a payload `of` that codec to exactly all of `out`.
 ///
 /// # Errors
 /// [`CodecError::Damaged`], [`CodecError::WrongLength`], [`CodecError::OutOfMemory`].
-pub(crate) fn decode_part(codec: &'static str, coder: Coder, part: &[u8], out: &mut [u8]) -> Result<(), CodecError> {
-    let damaged = |what| CodecError::Damaged { codec, what };
+pub(crate) fn decode_part(of: &'static str, coder: Coder, part: &[u8], out: &mut [u8]) -> Result<(), CodecError> {
+    let damaged = |what| CodecError::Damaged { codec: of, what };
     match coder {
         Coder::Raw => {
             crate::pipeline::require_len(out.len(), part.len())?;

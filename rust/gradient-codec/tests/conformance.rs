@@ -254,7 +254,7 @@ fn lengths_of_gigabytes_cost_an_error_and_no_memory() {
     // Every number of a payload, and each of two neighbours, says 4 GiB.
     let huge = u32::MAX.to_le_bytes();
     for stage in stages() {
-        for raw in [vec![0; 800], (0..800).map(|i| (i * i % 241) as u8).collect::<Vec<u8>>()] {
+        for raw in [vec![0; 800], (0..800_u32).map(|i| (i * i % 241) as u8).collect::<Vec<u8>>()] {
             let bases = &close_base(&stage, &raw);
             let encoded = encode(&stage, &raw, bases, &mut Scratch::new());
             for at in 0..encoded.len().min(64).saturating_sub(4) {

@@ -1,4 +1,5 @@
 //! `tests/vectors/pack.json`: payloads of every codec, made from `docs/format/pack.md` alone, and others that are refused.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 

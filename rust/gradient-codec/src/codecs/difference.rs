@@ -123,13 +123,12 @@ fn of_width(width: usize, class: Class, base: &[u8], bytes: &mut [u8], direction
 
 /// Makes the loop of one width. Class and direction are settled outside of it.
 macro_rules! of_elements {
-    ($name:ident, $unsigned:ty, $signed:ty, $width:literal) => {
+    ($name:ident, $unsigned:ty, $width:literal) => {
         fn $name(class: Class, base: &[u8], bytes: &mut [u8], direction: Direction) {
             const TOP: u32 = <$unsigned>::BITS - 1;
             // Its own inverse: the highest bit stays.
-            let ordered = |x: $unsigned| x ^ ((((x as $signed) >> TOP) as $unsigned) >> 1);
-            let plain = |x: $unsigned| x;
-            let fold = |d: $unsigned| (d << 1) ^ (((d as $signed) >> TOP) as $unsigned);
+            let ordered = |x: $unsigned| x ^ ((x.cast_signed() >> TOP).cast_unsigned() >> 1);
+            let fold = |d: $unsigned| (d << 1) ^ (d.cast_signed() >> TOP).cast_unsigned();
             let unfold = |z: $unsigned| (z >> 1) ^ (z & 1).wrapping_neg();
             let differ = |x: $unsigned, b: $unsigned| fold(x.wrapping_sub(b));
             let join = |z: $unsigned, b: $unsigned| unfold(z).wrapping_add(b);
@@ -141,7 +140,7 @@ macro_rules! of_elements {
                 }
                 (Class::Integer, Direction::Undo) => {
                     each::<$width>(base, bytes, |x, b| {
-                        plain(join(<$unsigned>::from_le_bytes(x), <$unsigned>::from_le_bytes(b))).to_le_bytes()
+                        join(<$unsigned>::from_le_bytes(x), <$unsigned>::from_le_bytes(b)).to_le_bytes()
                     });
                 }
                 (Class::Float, Direction::Apply) => {
@@ -161,10 +160,10 @@ macro_rules! of_elements {
     };
 }
 
-of_elements!(of_bytes, u8, i8, 1);
-of_elements!(of_u16, u16, i16, 2);
-of_elements!(of_u32, u32, i32, 4);
-of_elements!(of_u64, u64, i64, 8);
+of_elements!(of_bytes, u8, 1);
+of_elements!(of_u16, u16, 2);
+of_elements!(of_u32, u32, 4);
+of_elements!(of_u64, u64, 8);
 
 /// Replaces each element by what `work` makes of it and of the base's.
 fn each<const WIDTH: usize>(base: &[u8], bytes: &mut [u8], work: impl Fn([u8; WIDTH], [u8; WIDTH]) -> [u8; WIDTH]) {

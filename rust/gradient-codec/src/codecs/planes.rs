@@ -57,12 +57,11 @@ impl Params {
         let bad = CodecError::BadParams { codec: NAME, len: params.len() };
         let width = read_width(NAME, params)?;
         let (flags, rest) = params.get(1..).and_then(<[u8]>::split_first).ok_or_else(|| bad.clone())?;
-        let means = match (flags & MEANS != 0, rest) {
-            (false, []) => None,
-            (true, [a, b, c, d, e, f, g, h]) => Some(Rows {
-                len: u32::from_le_bytes([*a, *b, *c, *d]) as usize,
-                offset: u32::from_le_bytes([*e, *f, *g, *h]) as usize,
-            }),
+        let means = match (flags & MEANS != 0, rest.as_chunks::<4>()) {
+            (false, ([], [])) => None,
+            (true, ([len, offset], [])) => {
+                Some(Rows { len: u32::from_le_bytes(*len) as usize, offset: u32::from_le_bytes(*offset) as usize })
+            }
             _ => return Err(bad),
         };
         if flags & !(ROTATE | MEANS) != 0 || means.is_some_and(|rows| rows.offset >= rows.len) {
@@ -173,6 +172,7 @@ pub(crate) fn append(
 }
 
 /// Takes means if that makes the plane shorter by more than they take themselves, as far as a sample tells.
+#[expect(clippy::cast_precision_loss, reason = "an estimate of lengths")]
 fn take_if_it_pays(rows: Rows, plane: &mut [u8]) -> Option<Vec<u8>> {
     let before = Counts::of_sample(plane).cost();
     let means = means::take(rows, plane);
@@ -202,9 +202,9 @@ pub(crate) fn counts_of_planes(raw: &[u8], width: usize, rotate: bool) -> Vec<Co
     if n == 0 {
         return vec![Counts::of_sample(&[]); width];
     }
-    let mut places: Vec<&mut [u8]> = planes[..taken].chunks_exact_mut(n).collect();
-    split(&sample[..taken], rotate, &mut places);
-    places.iter().map(|plane| Counts::of_sample(plane)).collect()
+    let mut each: Vec<&mut [u8]> = planes[..taken].chunks_exact_mut(n).collect();
+    split(&sample[..taken], rotate, &mut each);
+    each.iter().map(|plane| Counts::of_sample(plane)).collect()
 }
 
 /// Splits `raw`: noise to one place, all else to another, each from plane 0 on.
