@@ -57,7 +57,7 @@ other-versions: develop ## Commit one state with another torch and Python: same 
 # Seconds for each target.
 FUZZ_SECONDS ?= 60
 
-fuzz: ## Fuzz every reader of bytes, FUZZ_SECONDS=60 each (20 minutes; needs a nightly Rust)
+fuzz: ## Fuzz every reader of bytes, FUZZ_SECONDS=60 each (26 minutes; needs a nightly Rust)
 	.ci/fuzz $(FUZZ_SECONDS)
 
 asan: ## Run the tests of the pure crates under AddressSanitizer (needs a nightly Rust)

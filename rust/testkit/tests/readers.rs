@@ -57,6 +57,14 @@ fn no_reader_panics_accepts_what_it_would_write_otherwise_or_takes_much_memory()
 }
 
 #[test]
+fn every_codec_has_a_reader_of_its_own() {
+    for codec in gradient_codec::codecs() {
+        let name = format!("codec_{}", codec.name());
+        assert!(READERS.iter().any(|reader| reader.name == name), "{name}");
+    }
+}
+
+#[test]
 fn every_reader_has_a_fuzz_target_and_every_target_a_reader() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
     let mut files: Vec<String> = std::fs::read_dir(folder.join("fuzz_targets"))

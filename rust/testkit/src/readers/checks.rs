@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use gradient_codec::{Stage, decode, encode_best};
-use gradient_object::{CHUNK_BYTES, ChunkId, Commit, CommitId, OperationId, RootTree, Tree, cbor};
+use gradient_object::{Commit, CommitId, OperationId, RootTree, Tree, cbor};
 use gradient_odb::Progress;
 use gradient_repo::{
     Config, FormatFile, FsckLevel, FsckOptions, LogQuery, Operation, OperationLog, Repository, check_name, fsck, repair,
@@ -148,38 +147,6 @@ pub(super) fn file_name(bytes: &[u8]) {
             assert!(name.len() <= NAME_BYTES_MAX && !name.starts_with('.') && !name.contains(['/', '\0', '\\']));
         }
     }
-}
-
-/// Raw bytes through the choice of a coding and back.
-pub(super) fn chunk(raw: &[u8]) {
-    let raw = &raw[..raw.len().min(CHUNK_BYTES)];
-    let mut scratch = gradient_codec::Scratch::new();
-    let encoded = encode_best(raw, &mut scratch).expect("memory");
-    let payload = encoded.bytes.as_deref().unwrap_or(raw);
-    assert!(payload.len() <= raw.len());
-    let mut back = vec![0; raw.len()];
-    decode(&encoded.pipeline, payload, raw.len(), &[], &mut back).expect("was just encoded");
-    assert!(back == raw, "bytes come back as they went in");
-    assert_eq!(ChunkId::of(&back), ChunkId::of(raw));
-}
-
-/// A payload after its raw length (4), and how its one or two stages are called.
-pub(super) fn codec(bytes: &[u8]) {
-    let Some(([len @ .., stages], payload)) = bytes.split_first_chunk::<5>() else { return };
-    let raw_len = (u32::from_le_bytes(*len) as usize).min(CHUNK_BYTES);
-    let stage = |codec| Stage { codec, params: Vec::new() };
-    let pipeline = match stages {
-        0 => vec![],
-        1 => vec![stage(1)],
-        2 => vec![stage(1), stage(1)],
-        other => vec![Stage { codec: *other, params: vec![*other] }],
-    };
-    let mut out = vec![0; raw_len];
-    let first = decode(&pipeline, payload, raw_len, &[], &mut out);
-    let mut again = vec![255; raw_len];
-    let second = decode(&pipeline, payload, raw_len, &[], &mut again);
-    assert_eq!(first.is_ok(), second.is_ok());
-    assert!(first.is_err() || out == again, "every byte of the output is set");
 }
 
 /// A small repository with one of its files replaced: everything that reads is called, then what mends, then what writes.

@@ -4,13 +4,15 @@
 //! | file         | what it is                                                          |
 //! |--------------|---------------------------------------------------------------------|
 //! | `checks.rs`  | what is checked; that of packs and caches is in `gradient-odb`       |
+//! | `coded.rs`   | the same of codecs: every one alone, and pipelines of them          |
 //! | `seeds.rs`   | bytes to begin with: those of the golden vectors (`tests/vectors`)  |
 //! | `mutate.rs`  | changes of them, the same ones in every run                         |
 //!
-//! Beside never panicking: what is accepted is written again byte for byte, what was written is read again as it was,
+//! Beside never panicking: what is accepted is written again byte for byte (by a codec: to bytes that mean the same), what was written is read again as it was,
 //! and nothing costs more memory than the format's limits.
 
 mod checks;
+mod coded;
 mod mutate;
 mod seeds;
 
@@ -30,8 +32,26 @@ pub struct Reader {
 pub const READERS: &[Reader] = &[
     Reader { name: "branch_name", check: checks::branch_name, seeds: seeds::branch_names },
     Reader { name: "cbor", check: checks::cbor, seeds: seeds::values },
-    Reader { name: "chunk", check: checks::chunk, seeds: seeds::chunks },
-    Reader { name: "codec", check: checks::codec, seeds: seeds::coded },
+    Reader { name: "chunk", check: coded::chunk, seeds: seeds::chunks },
+    Reader { name: "codec", check: coded::codec, seeds: seeds::coded },
+    Reader {
+        name: "codec_difference",
+        check: |bytes| coded::codec_of("difference", bytes),
+        seeds: || seeds::coded_by("difference"),
+    },
+    Reader { name: "codec_lz4", check: |bytes| coded::codec_of("lz4", bytes), seeds: || seeds::coded_by("lz4") },
+    Reader {
+        name: "codec_planes",
+        check: |bytes| coded::codec_of("planes", bytes),
+        seeds: || seeds::coded_by("planes"),
+    },
+    Reader {
+        name: "codec_sparse",
+        check: |bytes| coded::codec_of("sparse", bytes),
+        seeds: || seeds::coded_by("sparse"),
+    },
+    Reader { name: "codec_xor", check: |bytes| coded::codec_of("xor", bytes), seeds: || seeds::coded_by("xor") },
+    Reader { name: "codec_zstd", check: |bytes| coded::codec_of("zstd", bytes), seeds: || seeds::coded_by("zstd") },
     Reader { name: "commit", check: checks::commit, seeds: seeds::commits },
     Reader { name: "commit_rows", check: gradient_odb::readers::commit_rows, seeds: seeds::commit_rows },
     Reader { name: "config", check: checks::config, seeds: seeds::configs },

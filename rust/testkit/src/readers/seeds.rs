@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use gradient_codec::{Stage, find_codec};
 use gradient_object::{Flavor, Mapping, Tensor, Value};
 use gradient_repo::{ByteSource, CommitRequest, Progress, Repository, Staged};
 use gradient_storage::{Durability, Folder, Key, MemoryStorage, Storage};
 use serde_json::Value as Json;
+
+use super::coded::Coded;
 
 /// All vectors of a page.
 fn page(name: &str) -> Json {
@@ -139,21 +142,50 @@ pub(super) fn blocks() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Payloads, each after its raw length and a byte for its stages.
+/// The payloads of the page, good and refused.
 pub(super) fn coded() -> Vec<Vec<u8>> {
-    let block = |mut block: Vec<u8>| {
-        block.insert(4, 1);
-        block
-    };
-    let mut seeds: Vec<Vec<u8>> = blocks().into_iter().map(block).collect();
-    seeds.push(vec![3, 0, 0, 0, 0, 1, 2, 3]);
-    seeds
+    all_coded().iter().map(Coded::write).collect()
 }
 
-/// Raw bytes of a chunk: what compresses, what does not, and lengths around those at which something changes.
+/// Those of pipelines with that codec.
+pub(super) fn coded_by(name: &str) -> Vec<Vec<u8>> {
+    let has =
+        |coded: &Coded| coded.pipeline.iter().any(|stage| find_codec(stage.codec).is_ok_and(|c| c.name() == name));
+    all_coded().iter().filter(|coded| has(coded)).map(Coded::write).collect()
+}
+
+fn all_coded() -> Vec<Coded> {
+    let page = page("pack.json");
+    let stage = |stage: &Json| Stage { codec: stage[0].as_u64().unwrap_or(0) as u8, params: bytes(&stage[1]) };
+    let read = |vector: &Json| Coded {
+        raw_len: vector["raw_len"].as_u64().map_or_else(|| bytes(&vector["raw"]).len(), |len| len as usize),
+        pipeline: list(&vector["pipeline"]).iter().map(stage).collect(),
+        bases: list(&vector["bases"]).iter().map(bytes).collect(),
+        payload: bytes(&vector["payload"]),
+    };
+    let mut coded: Vec<Coded> =
+        ["codecs", "refused_codecs"].iter().flat_map(|group| list(&page[*group])).map(read).collect();
+    coded.retain(|coded| coded.raw_len <= 64 << 10 && coded.payload.len() <= 64 << 10);
+    assert!(coded.len() > 200, "pack.json has no vectors of codecs");
+    coded
+}
+
+/// Raw bytes of a chunk, after what is said of them: what compresses, what does not, floats, few that are not zero, and
+/// lengths around those at which something changes.
 pub(super) fn chunks() -> Vec<Vec<u8>> {
     let noise = |len: u32| (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect::<Vec<u8>>();
-    vec![vec![0; 16_384], vec![0; 16_385], noise(1), noise(4096), noise(20_000), [noise(300), vec![1; 700]].concat()]
+    let element = |i: u32| (0x3d00_0000 | i.wrapping_mul(2_654_435_761) >> 7).to_le_bytes();
+    let floats = (0..6000).flat_map(element).collect::<Vec<u8>>();
+    let few = (0..6000).flat_map(|i| if i % 90 == 7 { element(i) } else { [0; 4] }).collect();
+    let plain =
+        [vec![0; 16_384], vec![0; 16_385], noise(1), noise(4096), noise(20_000), [noise(300), vec![1; 700]].concat()];
+    let all = plain.into_iter().chain([floats, few]);
+    // Width as a power of two, class, gain, base.
+    let kind = |[width, class, gain, base]: [u8; 4]| width | class << 2 | gain << 4 | base << 5;
+    let kinds =
+        [[2, 0, 0, 2], [2, 0, 0, 1], [2, 0, 0, 0], [1, 1, 1, 6], [3, 0, 1, 3], [0, 2, 0, 4], [2, 1, 1, 2]].map(kind);
+    let seeds = all.zip(kinds.into_iter().cycle());
+    seeds.map(|(raw, kind)| [&[kind, 64, 0, 5, 0], raw.as_slice()].concat()).collect()
 }
 
 pub(super) fn branch_names() -> Vec<Vec<u8>> {
