@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import deltas
 import history
 import snapshot
 import unchanged
@@ -13,6 +14,7 @@ def main() -> None:
     snapshot.main()
     unchanged.main()
     history.main()
+    deltas.main()
 
 
 if __name__ == "__main__":

@@ -126,13 +126,16 @@ def _way_back(session: Session, name: str) -> str:
     return f"go back by restoring: engine.resume({name!r})"
 
 
-def _staging_bytes_max(config: GradientConfig) -> int:
-    """Bytes of earlier commits that may be kept in memory."""
+def _staging_bytes_max(config: GradientConfig) -> int | None:
+    """Bytes of earlier commits that may be kept in memory; None where nobody says how much is available."""
     if config.deltas == "off" or config.compression == "off":
         return 0
     if config.staging_bytes_max is not None:
         return config.staging_bytes_max
-    return available_bytes() // 4
+    try:
+        return available_bytes() // 4
+    except OSError:
+        return None
 
 
 def _tell(session: Session, result: CommitResult, notes: list[str]) -> None:
