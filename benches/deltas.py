@@ -108,7 +108,8 @@ def forks(states: pathlib.Path) -> None:
                 stored += engine.commit(step).added_bytes
                 saved += sum(t.nbytes for model in models.values() for t in model.state_dict().values())
                 saved += sum(t.nbytes for values in optimizer.state.values() for t in values.values())
-    print(f"\nfrozen model, trained head: 8 forks of 10 commits are {saved / stored:.1f} times smaller than 80 checkpoints")
+    smaller = saved / stored
+    print(f"\nfrozen model, trained head: 8 forks of 10 commits are {smaller:.1f} times smaller than 80 checkpoints")
 
 
 def restores(states: pathlib.Path) -> None:

@@ -137,7 +137,7 @@ def check_limit(value: object) -> None:
 
 def _available_on_machine(root: pathlib.Path) -> int:
     try:
-        for line in (root / "proc/meminfo").read_text(encoding="ascii").splitlines():
+        for line in (root / "proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) << 10
     except (OSError, ValueError, IndexError):
@@ -185,7 +185,7 @@ def _available_in(controller: _Controller, group: pathlib.Path) -> int | None:
 
 def _stat(file: pathlib.Path) -> dict[str, int]:
     try:
-        lines = file.read_text(encoding="ascii").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
         return {key: int(count) for key, count in (line.split() for line in lines)}
     except (OSError, ValueError):  # Without it nothing counts as cached.
         return {}
@@ -193,7 +193,7 @@ def _stat(file: pathlib.Path) -> dict[str, int]:
 
 def _number(file: pathlib.Path) -> int | None:
     try:
-        return int(file.read_text(encoding="ascii"))
+        return int(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # Not there, or "max".
         return None
 

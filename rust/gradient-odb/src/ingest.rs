@@ -79,8 +79,19 @@ struct Work {
 /// What became of it.
 enum Outcome {
     Relied(ObjectName, PackId),
-    New { entry: NewEntry, place: (usize, usize), slot: Slot, base: Option<(ObjectName, PackId)> },
+    New(Box<New>),
 }
+
+/// A chunk that is to be written.
+struct New {
+    entry: NewEntry,
+    place: Place,
+    slot: Slot,
+    base: Option<(ObjectName, PackId)>,
+}
+
+/// Number of a source, and of a chunk of it.
+type Place = (usize, usize);
 
 /// What all chunks of a call share.
 #[derive(Clone, Copy)]
@@ -141,24 +152,24 @@ impl<'a> Transaction<'a> {
         progress.add_total(total);
 
         let mut ids: Vec<Vec<ChunkId>> = sources.iter().map(|_| Vec::new()).collect();
-        let mut slots: HashMap<(usize, usize), Slot> = HashMap::new();
+        let mut slots: HashMap<Place, Slot> = HashMap::new();
         std::thread::scope(|scope| {
             let mut pack = Some(std::mem::take(&mut self.pack));
             let (sender_of_pack, pack_back) = bounded(1);
-            let mut lane: Option<WriterLane<'_>> = None;
+            let mut writer: Option<WriterLane<'_>> = None;
             let outcome =
-                self.run_batches(&pieces, shared, progress, (&mut ids, &mut slots), |odb, entries, reserve| {
-                    let lane = lane.get_or_insert_with(|| {
+                self.run_batches(&pieces, shared, progress, &mut ids, &mut slots, |odb, entries, reserve| {
+                    let writer = writer.get_or_insert_with(|| {
                         let pack = pack.take().flatten();
                         start_writer(scope, odb, pack, reserve, sender_of_pack.clone())
                     });
                     // A writer that is gone has failed; its error is returned when it is joined.
-                    lane.sender.send(entries).is_ok()
+                    writer.sender.send(entries).is_ok()
                 });
             drop(sender_of_pack);
-            let written = lane.map_or(Ok(()), |lane| {
-                drop(lane.sender);
-                lane.thread.join().unwrap_or(Err(OdbError::TransactionFailed))
+            let written = writer.map_or(Ok(()), |writer| {
+                drop(writer.sender);
+                writer.thread.join().unwrap_or(Err(OdbError::TransactionFailed))
             });
             self.pack = match pack {
                 Some(untouched) => untouched,
@@ -178,7 +189,8 @@ impl<'a> Transaction<'a> {
         pieces: &[Piece],
         shared: Shared<'_>,
         progress: &Progress,
-        (ids, slots): (&mut [Vec<ChunkId>], &mut HashMap<(usize, usize), Slot>),
+        ids: &mut [Vec<ChunkId>],
+        slots: &mut HashMap<Place, Slot>,
         mut write: impl FnMut(&'a Odb, Vec<NewEntry>, u64) -> bool,
     ) -> Result<(), OdbError> {
         let mut rest: u64 = pieces.iter().map(|piece| piece.len as u64).sum();
@@ -217,7 +229,7 @@ impl<'a> Transaction<'a> {
         batch: &[Piece],
         staged: Vec<(ChunkId, Known)>,
         shared: Shared<'_>,
-        slots: &mut HashMap<(usize, usize), Slot>,
+        slots: &mut HashMap<Place, Slot>,
         progress: &Progress,
     ) -> Result<Vec<NewEntry>, OdbError> {
         let mut work = Vec::new();
@@ -245,7 +257,8 @@ impl<'a> Transaction<'a> {
         for outcome in outcomes {
             match outcome {
                 Outcome::Relied(name, pack) => relied.push((name, pack)),
-                Outcome::New { entry, place, slot, base } => {
+                Outcome::New(new) => {
+                    let New { entry, place, slot, base } = *new;
                     self.num_deltas += usize::from(base.is_some());
                     relied.extend(base);
                     entries.push(entry);
@@ -262,7 +275,7 @@ impl<'a> Transaction<'a> {
 }
 
 /// What becomes of the line: the slots of what was written, and what it kept for all else.
-fn updates(shared: Shared<'_>, ids: &[Vec<ChunkId>], mut slots: HashMap<(usize, usize), Slot>) -> Vec<Update> {
+fn updates(shared: Shared<'_>, ids: &[Vec<ChunkId>], mut slots: HashMap<Place, Slot>) -> Vec<Update> {
     let of_source = |(source, ids): (usize, &Vec<ChunkId>)| {
         let key = shared.sources[source].key.clone()?;
         let slots = (0..ids.len()).map(|number| {
@@ -413,7 +426,7 @@ fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outc
     let Some(len) = encoded.len else {
         let slot = shared.room.keep(Slot::after_anchor(slot, chunk(raw.len(), None), was_tried), &id);
         let entry = NewEntry::new(id, raw.len(), Vec::new(), &[], Payload::Raw(Arc::clone(&staged)))?;
-        return Ok(Outcome::New { entry, place, slot, base: None });
+        return Ok(Outcome::New(Box::new(New { entry, place, slot, base: None })));
     };
     let bases: Vec<&[u8]> = base.iter().map(|(base, _)| base.bytes.bytes()).collect();
     if coding.decoded.len() < raw.len() {
@@ -432,7 +445,8 @@ fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outc
         None => Slot::after_anchor(slot, chunk(len, None), was_tried),
     };
     let slot = shared.room.keep(slot, &id);
-    Ok(Outcome::New { entry, place, slot, base: base.map(|(base, pack)| (base.id.into(), pack)) })
+    let base = base.map(|(base, pack)| (base.id.into(), pack));
+    Ok(Outcome::New(Box::new(New { entry, place, slot, base })))
 }
 
 /// Starts the thread that appends batches to the pack, creating it if there is none; it gives the pack back at the end.
