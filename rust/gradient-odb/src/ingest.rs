@@ -157,15 +157,14 @@ impl<'a> Transaction<'a> {
             let mut pack = Some(std::mem::take(&mut self.pack));
             let (sender_of_pack, pack_back) = bounded(1);
             let mut writer: Option<WriterLane<'_>> = None;
-            let outcome =
-                self.run_batches(&pieces, shared, progress, &mut ids, &mut slots, |odb, entries, reserve| {
-                    let writer = writer.get_or_insert_with(|| {
-                        let pack = pack.take().flatten();
-                        start_writer(scope, odb, pack, reserve, sender_of_pack.clone())
-                    });
-                    // A writer that is gone has failed; its error is returned when it is joined.
-                    writer.sender.send(entries).is_ok()
+            let outcome = self.run_batches(&pieces, shared, progress, &mut ids, &mut slots, |odb, entries, reserve| {
+                let writer = writer.get_or_insert_with(|| {
+                    let pack = pack.take().flatten();
+                    start_writer(scope, odb, pack, reserve, sender_of_pack.clone())
                 });
+                // A writer that is gone has failed; its error is returned when it is joined.
+                writer.sender.send(entries).is_ok()
+            });
             drop(sender_of_pack);
             let written = writer.map_or(Ok(()), |writer| {
                 drop(writer.sender);

@@ -123,7 +123,7 @@ pub(crate) fn for_each_tensor<D>(value: &Value<D>, path: &mut String, f: &mut im
         | Value::Subtree(_) => {}
         Value::List(items) | Value::Tuple(items) | Value::Set { items, .. } => {
             for (number, item) in items.iter().enumerate() {
-                path.push_str(&format!("/{number}"));
+                path.extend(["/", &number.to_string()]);
                 for_each_tensor(item, path, f);
                 path.truncate(len);
             }
@@ -132,7 +132,7 @@ pub(crate) fn for_each_tensor<D>(value: &Value<D>, path: &mut String, f: &mut im
             for (key, item) in mapping.iter() {
                 match key {
                     Key::Text(text) => path.extend(["/", text]),
-                    other => path.push_str(&format!("/{other:?}")),
+                    other => path.extend(["/", &format!("{other:?}")]),
                 }
                 for_each_tensor(item, path, f);
                 path.truncate(len);

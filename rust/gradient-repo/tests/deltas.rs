@@ -6,6 +6,7 @@ use gradient_object::{CommitId, CommitKind, Flavor, Mapping, Tensor, Value};
 use gradient_repo::{
     ByteSource, Coding, CommitOutcome, CommitRequest, Compression, Deltas, Progress, Repository, Storing,
 };
+use gradient_storage::Folder;
 use support::{FULL, check, new, reopen, weight};
 
 /// Elements of the tensor: a little over two chunks.
@@ -22,13 +23,13 @@ impl Chance {
 
     /// Values as weights have them.
     fn weights(&mut self, numel: usize) -> Vec<f32> {
-        (0..numel).map(|_| (self.next() % 20_001) as f32 / 1e6 - 0.01).collect()
+        (0..numel).map(|_| f32::from((self.next() % 20_001) as u16) / 1e6 - 0.01).collect()
     }
 
     /// Moves each value a little, as a step does.
     fn step(&mut self, weights: &mut [f32]) {
         for weight in weights {
-            *weight += (self.next() % 2001) as f32 / 1e8 - 1e-5;
+            *weight += f32::from((self.next() % 2001) as u16) / 1e8 - 1e-5;
         }
     }
 
@@ -223,8 +224,8 @@ fn an_interval_bounds_how_many_commits_follow_an_anchor() {
             run.commit(bytes(&weights)).kind
         })
         .collect();
-    use CommitKind::{Anchor, Delta};
-    assert_eq!(kinds, [Anchor, Delta, Delta, Anchor, Delta, Delta, Anchor]);
+    let is_anchor: Vec<bool> = kinds.iter().map(|kind| *kind == CommitKind::Anchor).collect();
+    assert_eq!(is_anchor, [true, false, false, true, false, false, true]);
     run.assert_all_come_back(&storage);
 }
 
@@ -253,7 +254,7 @@ fn a_base_that_is_damaged_on_the_disk_is_none() {
     let mut run = Run::new(&repo);
     run.commit(bytes(&weights));
     let anchors = support::all(&storage);
-    let (key, pack) = anchors.iter().find(|(key, _)| key.name().ends_with(".pack")).expect("a pack");
+    let (key, pack) = anchors.iter().find(|(key, _)| key.folder() == Folder::Packs).expect("a pack");
     let mut spoiled = pack.clone();
     for at in (100..spoiled.len() / 2).step_by(50_000) {
         spoiled[at] ^= 1;
