@@ -129,6 +129,20 @@ impl Odb {
         result
     }
 
+    /// Returns what a chunk at a place is coded against.
+    ///
+    /// # Errors
+    /// [`OdbError::ObjectDamaged`], [`OdbError::Storage`].
+    pub(crate) fn bases_at(&self, name: &ObjectName, found: &Found) -> Result<Vec<ObjectName>, OdbError> {
+        if found.row.num_bases == 0 {
+            return Ok(Vec::new());
+        }
+        let mut header = vec![0; usize::from(found.row.header_len)];
+        self.storage.read_at(&found.pack.key(), found.row.offset, &mut header)?;
+        let header = EntryHeader::decode_head(&header).map_err(|what| damaged(name, found, what.to_owned()))?;
+        Ok(header.bases.into_iter().map(ObjectName::from).collect())
+    }
+
     /// Reads a chunk that others may be coded against.
     ///
     /// # Errors

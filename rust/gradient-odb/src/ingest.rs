@@ -400,10 +400,11 @@ fn base_for(shared: Shared<'_>, slot: Option<&Slot>) -> Result<Option<(Arc<BaseC
 
 /// Makes the entry of a chunk: coded if that pays, and then decoded again and compared.
 fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outcome, OdbError> {
-    let Work { piece, id, staged, .. } = work;
+    let Work { piece, id, staged, unverified } = work;
     let raw = staged.bytes();
     let slot = shared.slot(&piece);
-    let base = base_for(shared, slot)?;
+    // A chunk whose copies are all damaged may be what its base is coded against: it has to stand by itself.
+    let base = if unverified.is_some() { None } else { base_for(shared, slot)? };
     let layout = shared.sources[piece.source].layout.at(piece.offset);
     let mut payload = shared.odb.arena.take(raw.len());
     let encoded = if shared.coding.compression == Compression::Off && base.is_none() {

@@ -57,6 +57,8 @@ pub struct PackReport {
     pub raw_len: u64,
     /// Objects that the index names, with their raw lengths; good unless `damage` names them or the whole pack.
     pub objects: Vec<(ObjectName, u64)>,
+    /// What chunks that are deltas are coded against.
+    pub bases: Vec<(ObjectName, Vec<ObjectName>)>,
     /// What is wrong; empty for a healthy pack.
     pub damage: Vec<Damage>,
     /// Header, index or footer are damaged: `objects` are those that a walk found, each read and found good.
@@ -96,6 +98,9 @@ impl Odb {
         for row in &tail.index.objects {
             report.count(row.name, u64::from(row.raw_len));
         }
+        let deltas = tail.index.chunks().filter(|(_, bases)| !bases.is_empty());
+        let named = |bases: &[ChunkId]| bases.iter().map(|base| ObjectName::from(*base)).collect();
+        report.bases = deltas.map(|(row, bases)| (row.name, named(bases))).collect();
         if level >= VerifyLevel::Metadata {
             check_metadata(&*self.storage, &tail, progress, &mut report.damage)?;
         }
@@ -115,7 +120,7 @@ impl Odb {
             progress.check()?;
             progress.advance(u64::from(found.row.raw_len));
             match self.read_found(&name, &found) {
-                Ok(raw) => Ok(Ok((name, raw.len() as u64))),
+                Ok(raw) => Ok(Ok((name, raw.len() as u64, self.bases_at(&name, &found)?))),
                 Err(error) if error.is_missing_file() => Err(error),
                 Err(error) => damage_of(*pack, error).map(|damage| Err(Damage { object: Some(name), ..damage })),
             }
@@ -123,7 +128,12 @@ impl Odb {
         let read: Vec<_> = crate::pool::install(|| objects.into_par_iter().map(read).collect::<Result<_, OdbError>>())?;
         for outcome in read {
             match outcome {
-                Ok((name, raw_len)) => report.count(name, raw_len),
+                Ok((name, raw_len, bases)) => {
+                    report.count(name, raw_len);
+                    if !bases.is_empty() {
+                        report.bases.push((name, bases));
+                    }
+                }
                 Err(damage) => report.damage.push(damage),
             }
         }

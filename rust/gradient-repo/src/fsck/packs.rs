@@ -12,6 +12,8 @@ use crate::error::{RepoError, Result};
 pub(crate) struct Stored {
     /// Objects with the packs that hold a copy which was found good.
     pub(crate) good: HashMap<ObjectName, Vec<PackId>>,
+    /// What each good copy of a chunk that is a delta is coded against.
+    pub(crate) bases: HashMap<ObjectName, Vec<Vec<ObjectName>>>,
     /// Damaged packs, with the objects that their indexes name; those that could be found without it where the index can
     /// not be read.
     pub(crate) damaged: BTreeMap<PackId, Vec<ObjectName>>,
@@ -82,6 +84,9 @@ fn take(pack: PackId, checked: &PackReport, stored: &mut Stored, report: &mut Fs
     }
     if !checked.damage.is_empty() {
         stored.damaged.insert(pack, checked.objects.iter().map(|(name, _)| *name).collect());
+    }
+    for (name, bases) in checked.bases.iter().filter(|(name, _)| is_good(name)) {
+        stored.bases.entry(*name).or_default().push(bases.clone());
     }
     for (name, raw_len) in checked.objects.iter().filter(|(name, _)| is_good(name)) {
         let copies = stored.good.entry(*name).or_default();

@@ -26,6 +26,7 @@ pub(super) fn check(
         with_trees: level > FsckLevel::Quick,
         needed: HashSet::new(),
         trees: HashMap::new(),
+        chunks: HashMap::new(),
         report,
     };
     let mut seen: HashSet<CommitId> = HashSet::new();
@@ -52,6 +53,8 @@ struct Walk<'a> {
     needed: HashSet<ObjectName>,
     /// Trees that were walked: why each is not whole, if it is not.
     trees: HashMap<TreeId, Option<String>>,
+    /// Chunks that were walked: what each lacks.
+    chunks: HashMap<ObjectName, Option<ObjectName>>,
     report: &'a mut FsckReport,
 }
 
@@ -134,11 +137,42 @@ impl Walk<'_> {
         let TensorData::Chunks(chunks) = &tensor.data else { return None };
         let mut lost = None;
         for id in chunks {
-            if !self.needs((*id).into(), why) {
-                lost = lost.or_else(|| Some(format!("{} is missing", ObjectName::from(*id))));
+            if let Some(missing) = self.chunk((*id).into(), why) {
+                lost = lost.or_else(|| Some(format!("{missing} is missing")));
             }
         }
         lost
+    }
+
+    /// Notes that a chunk is needed, and all that it is coded against; returns what of that is not stored.
+    fn chunk(&mut self, name: ObjectName, why: &str) -> Option<ObjectName> {
+        if let Some(known) = self.chunks.get(&name) {
+            return *known;
+        }
+        // Whoever comes back to it goes round: what reads it says so.
+        self.chunks.insert(name, None);
+        let missing = if self.needs(name, why) { self.bases(name) } else { Some(name) };
+        self.chunks.insert(name, missing);
+        missing
+    }
+
+    fn bases(&mut self, name: ObjectName) -> Option<ObjectName> {
+        let stored = self.stored;
+        let deltas = stored.bases.get(&name)?;
+        let num_copies = stored.good.get(&name).map_or(0, Vec::len);
+        let why = format!("{name} is stored as a difference to it");
+        if num_copies > deltas.len() {
+            // A copy stands by itself; what others are coded against is needed as long as it is there.
+            for base in deltas.iter().flatten().filter(|base| stored.good.contains_key(base)) {
+                self.chunk(*base, &why);
+            }
+            return None;
+        }
+        let missing: Vec<Option<ObjectName>> = deltas
+            .iter()
+            .map(|bases| bases.iter().map(|base| self.chunk(*base, &why)).fold(None, Option::or))
+            .collect();
+        if missing.contains(&None) { None } else { missing.into_iter().flatten().next() }
     }
 
     /// Notes that an object is needed; says whether a good copy of it is stored.
