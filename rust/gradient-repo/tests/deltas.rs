@@ -6,7 +6,7 @@ use gradient_object::{CommitId, CommitKind, Flavor, Mapping, Tensor, Value};
 use gradient_repo::{
     ByteSource, Coding, CommitOutcome, CommitRequest, Compression, Deltas, Progress, Repository, Storing,
 };
-use gradient_storage::Folder;
+use gradient_storage::{Folder, Storage};
 use support::{FULL, check, new, reopen, weight};
 
 /// Elements of the tensor: a little over two chunks.
@@ -266,4 +266,45 @@ fn a_base_that_is_damaged_on_the_disk_is_none() {
     resumed.commit(bytes(&weights));
     let (commit, bytes) = resumed.made.last().expect("it was just made");
     assert!(weight(&reopen(&storage), commit) == *bytes, "what is new needs nothing that is damaged");
+}
+
+#[test]
+fn what_is_coded_against_a_pack_that_is_gone_is_lost_and_said_to_be_without_reading_it() {
+    let (storage, repo) = new();
+    let (mut run, mut chance) = (Run::new(&repo), Chance(10));
+    let mut weights = chance.weights(NUMEL);
+    run.commit(bytes(&weights));
+    let (anchor, _) =
+        support::all(&storage).into_iter().find(|(key, _)| key.folder() == Folder::Packs).expect("a pack");
+    chance.step(&mut weights);
+    run.commit(bytes(&weights));
+    let fresh: Vec<f32> = chance.weights(NUMEL);
+    assert_eq!(run.commit(bytes(&fresh)).kind, CommitKind::Anchor);
+    storage.delete(&anchor).expect("was there");
+    let options = gradient_repo::FsckOptions { level: gradient_repo::FsckLevel::Metadata, sample_percent: 0.0 };
+    let report = check(&storage, options).expect("a report");
+    // The first commit itself, and the environment of all three, lay in that pack too.
+    let lacks_chunks = |commit| report.lost.get(commit).is_some_and(|why| why.starts_with("chunk"));
+    let lost: Vec<bool> = run.made.iter().map(|(commit, _)| lacks_chunks(commit)).collect();
+    assert_eq!(lost, [false, true, false], "{:?}", report.lost);
+}
+
+#[test]
+fn a_chunk_whose_copy_is_damaged_is_written_again_and_stands_by_itself() {
+    let (storage, repo) = new();
+    let (mut run, mut chance) = (Run::new(&repo), Chance(11));
+    let mut weights = chance.weights(NUMEL);
+    run.commit(bytes(&weights));
+    let first = bytes(&weights);
+    let (key, mut pack) =
+        support::all(&storage).into_iter().find(|(key, _)| key.folder() == Folder::Packs).expect("a pack");
+    chance.small_step(&mut weights);
+    run.commit(bytes(&weights));
+    pack[500] ^= 1;
+    support::put(&storage, &key, &pack);
+    let other = reopen(&storage);
+    let mut resumed = Run { repo: &other, step: run.step, base: run.base, ..Run::new(&other) };
+    resumed.commit(first.clone());
+    let (commit, _) = resumed.made.last().expect("it was just made");
+    assert!(weight(&reopen(&storage), commit) == first);
 }
