@@ -74,12 +74,15 @@ thread_local! {
 #[derive(Default)]
 struct Chain {
     depth: u32,
-    /// The deepest that was reached.
-    num_links: u32,
     num_entries: u32,
+    /// What it is coded against, and what that is, in the order of reading.
+    links: Vec<ObjectName>,
     /// Bytes of all entries' payloads.
     encoded_len: usize,
 }
+
+/// Buffers that a thread keeps for the links of chains.
+const SPARE_MAX: usize = 2;
 
 /// Memory for the entries of a chain: one for each link that is open.
 #[derive(Default)]
@@ -153,8 +156,8 @@ impl Odb {
             self.with_chain_at(&name, found, |raw, chain| {
                 let mut bytes = self.arena.take(raw.len());
                 bytes.bytes_mut().copy_from_slice(raw);
-                let (chain_len, num_links) = (chain.encoded_len, chain.num_links);
-                Ok(BaseChunk { id: *id, bytes: Arc::new(bytes), chain_len, num_links })
+                let (chain_len, links) = (chain.encoded_len, chain.links.clone());
+                Ok(BaseChunk { id: *id, bytes: Arc::new(bytes), chain_len, links })
             })
         };
         let (base, pack) = self.find_and(&name, read)?;
@@ -177,7 +180,7 @@ impl Odb {
         match self.read_entry(name, found, buffers, chain, false) {
             Ok(()) if name.is_of(buffers.raw()) => return Ok(buffers.raw()),
             Ok(()) if found.row.num_bases == 0 => return Err(wrong()),
-            Err(error) if found.row.num_bases == 0 || !error.is_damage() => return Err(error),
+            Err(error) if found.row.num_bases == 0 || !is_of_the_chain(&error) => return Err(error),
             Ok(()) | Err(_) => {}
         }
         *chain = Chain::default();
@@ -240,12 +243,20 @@ impl Odb {
         buffers.place = Place::Raw(raw_len);
         let of_codec =
             |error: gradient_codec::CodecError| if error.is_shortage() { error.into() } else { bad(error.to_string()) };
-        let [base] = header.bases[..] else {
-            let bases = self.read_bases(name, &header.bases, chain, hash_bases)?;
-            let bases: Vec<&[u8]> = bases.iter().map(Buffers::raw).collect();
-            make_long(&mut buffers.raw, raw_len);
-            let out = &mut buffers.raw[..raw_len];
-            return gradient_codec::decode(&header.pipeline, payload, raw_len, &bases, out).map_err(of_codec);
+        let base = match header.bases[..] {
+            [] => {
+                make_long(&mut buffers.raw, raw_len);
+                let out = &mut buffers.raw[..raw_len];
+                return gradient_codec::decode(&header.pipeline, payload, raw_len, &[], out).map_err(of_codec);
+            }
+            [base] => base,
+            [_, ..] => {
+                for stage in &header.pipeline {
+                    gradient_codec::find_codec(stage.codec).map_err(of_codec)?;
+                }
+                // Nothing takes several: they are not even read.
+                return Err(bad("it names several bases".to_owned()));
+            }
         };
         let mut of_base = LINKS.with_borrow_mut(|links| links.spare.pop()).unwrap_or_default();
         let outcome = self.read_base_of(name, base, &mut of_base, chain, hash_bases).and_then(|()| {
@@ -258,7 +269,11 @@ impl Odb {
             let out = &mut buffers.raw[..raw_len];
             gradient_codec::decode(&header.pipeline, payload, raw_len, &[of_base.raw()], out).map_err(of_codec)
         });
-        LINKS.with_borrow_mut(|links| links.spare.push(of_base));
+        LINKS.with_borrow_mut(|links| {
+            if links.spare.len() < SPARE_MAX {
+                links.spare.push(of_base);
+            }
+        });
         outcome
     }
 
@@ -278,33 +293,53 @@ impl Odb {
         if is_long {
             return Err(OdbError::ChainTooLong { object: *name, max: CHAIN_LEN_MAX });
         }
+        let depth = chain.depth;
         chain.depth += 1;
-        chain.num_links = chain.num_links.max(chain.depth);
         let base = ObjectName::from(base);
-        let (found, _) = self.locate(&base)?;
-        self.read_entry(&base, &found, buffers, chain, hash_bases)?;
-        chain.depth -= 1;
-        if hash_bases && !base.is_of(buffers.raw()) {
-            return Err(damaged(&base, &found, "its bytes do not hash to its id".to_owned()));
-        }
-        Ok(())
+        chain.links.push(base);
+        let outcome = self.read_link(&base, buffers, chain, hash_bases);
+        chain.depth = depth;
+        outcome
     }
 
-    /// Reads several bases of an entry.
-    fn read_bases(
+    /// Reads one link: where the index says, where it is by now if its pack is gone; and with `hash_bases` elsewhere, if
+    /// what lies there is not it.
+    fn read_link(
         &self,
-        name: &ObjectName,
-        bases: &[ChunkId],
+        base: &ObjectName,
+        buffers: &mut Buffers,
         chain: &mut Chain,
         hash_bases: bool,
-    ) -> Result<Vec<Buffers>, OdbError> {
-        let read = |base: &ChunkId| {
-            let mut buffers = Buffers::default();
-            self.read_base_of(name, *base, &mut buffers, chain, hash_bases)?;
-            Ok(buffers)
+    ) -> Result<(), OdbError> {
+        let (mut found, generation) = self.locate(base)?;
+        let mut read = self.read_entry(base, &found, buffers, chain, hash_bases);
+        if read.as_ref().is_err_and(OdbError::is_missing_file) {
+            self.refresh_since(generation)?;
+            (found, _) = self.locate(base)?;
+            read = self.read_entry(base, &found, buffers, chain, hash_bases);
+        }
+        let wrong = || damaged(base, &found, "its bytes do not hash to its id".to_owned());
+        let error = match read {
+            Ok(()) if !hash_bases || base.is_of(buffers.raw()) => return Ok(()),
+            Ok(()) => wrong(),
+            Err(error) if hash_bases && is_of_the_chain(&error) => error,
+            Err(error) => return Err(error),
         };
-        bases.iter().map(read).collect()
+        let num_links = chain.links.len();
+        for other in self.find_elsewhere(base, &found) {
+            chain.links.truncate(num_links);
+            if self.read_entry(base, &other, buffers, chain, true).is_ok() && base.is_of(buffers.raw()) {
+                self.prefer(base, &other);
+                return Ok(());
+            }
+        }
+        Err(error)
     }
+}
+
+/// Says whether an error may be one of a single copy of something in a chain.
+fn is_of_the_chain(error: &OdbError) -> bool {
+    error.is_damage() || matches!(error, OdbError::ChainTooLong { .. } | OdbError::NotFound { .. })
 }
 
 fn damaged(name: &ObjectName, found: &Found, what: String) -> OdbError {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::thread::{Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use gradient_codec::{Base, DeltaGain, Encoded, Scratch, encode_best};
+use gradient_codec::{Base, DeltaGain, Encoded, Scratch, encode_best, is_patch, patch};
 use gradient_object::{CHUNK_BYTES, ChunkId};
 use rayon::prelude::*;
 
@@ -87,7 +87,8 @@ struct New {
     entry: NewEntry,
     place: Place,
     slot: Slot,
-    base: Option<(ObjectName, PackId)>,
+    /// What it is coded against, and all that that is.
+    relied: Vec<(ObjectName, PackId)>,
 }
 
 /// Number of a source, and of a chunk of it.
@@ -257,9 +258,9 @@ impl<'a> Transaction<'a> {
             match outcome {
                 Outcome::Relied(name, pack) => relied.push((name, pack)),
                 Outcome::New(new) => {
-                    let New { entry, place, slot, base } = *new;
-                    self.num_deltas += usize::from(base.is_some());
-                    relied.extend(base);
+                    let New { entry, place, slot, relied: of_base } = *new;
+                    self.num_deltas += usize::from(!of_base.is_empty());
+                    relied.extend(of_base);
                     entries.push(entry);
                     slots.insert(place, slot);
                 }
@@ -375,27 +376,39 @@ fn good_copy(odb: &Odb, name: &ObjectName, found: &Found, bytes: &[u8]) -> Optio
     odb.find_good_copy(name, found, is_good).map(|other| other.pack)
 }
 
-/// Returns what a chunk may be coded against, and the pack that is relied on for it; none if that is gone or damaged.
-fn base_for(shared: Shared<'_>, slot: Option<&Slot>) -> Result<Option<(Arc<BaseChunk>, PackId)>, OdbError> {
-    let (Some(slot), false) = (slot, shared.coding.deltas == Deltas::Off) else { return Ok(None) };
+/// What a chunk may be coded against, and the packs that are relied on for all that it takes to read that.
+struct Ground {
+    base: Arc<BaseChunk>,
+    relied: Vec<(ObjectName, PackId)>,
+}
+
+/// Returns what a chunk may be coded against; none if that is gone, damaged, or nothing of it may be relied on. A base
+/// that can not be read is no reason to keep anybody from their commit.
+fn ground_for(shared: Shared<'_>, slot: Option<&Slot>, raw_len: usize) -> Option<Ground> {
+    let slot = slot.filter(|_| shared.coding.deltas != Deltas::Off)?;
     let odb = shared.odb;
     let base = match &slot.base {
-        Candidate::None => return Ok(None),
+        Candidate::None => return None,
         Candidate::Resident(base) => Arc::clone(base),
-        Candidate::Stored(id) => match odb.read_base(id) {
-            Ok(base) => Arc::new(base),
-            Err(error) if error.is_damage() || matches!(error, OdbError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        },
+        Candidate::Stored(id) => {
+            let base = shared.room.take(raw_len).then(|| odb.read_base(id).ok()).flatten()?;
+            // The end of a chain that can not go on: what it begins with may serve.
+            let first = base.links.last().filter(|_| !base.can_carry(0)).copied();
+            Arc::new(match first {
+                Some(first) => odb.read_base(&ChunkId::from_bytes(first.id)).ok()?,
+                None => base,
+            })
+        }
     };
     let name = ObjectName::from(base.id);
-    let Some(found) = odb.find_to_rely_on(&name)? else { return Ok(None) };
-    let pack = if odb.is_verified(&name, &found) {
-        Some(found.pack)
-    } else {
-        good_copy(odb, &name, &found, base.bytes.bytes())
-    };
-    Ok(pack.map(|pack| (base, pack)))
+    let found = odb.find_to_rely_on(&name).ok()??;
+    let is_verified = odb.is_verified(&name, &found);
+    let pack = if is_verified { Some(found.pack) } else { good_copy(odb, &name, &found, base.bytes.bytes()) };
+    let mut relied = vec![(name, pack?)];
+    for link in &base.links {
+        relied.push((*link, odb.find_to_rely_on(link).ok()??.pack));
+    }
+    Some(Ground { base, relied })
 }
 
 /// Makes the entry of a chunk: coded if that pays, and then decoded again and compared.
@@ -404,49 +417,76 @@ fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outc
     let raw = staged.bytes();
     let slot = shared.slot(&piece);
     // A chunk whose copies are all damaged may be what its base is coded against: it has to stand by itself.
-    let base = if unverified.is_some() { None } else { base_for(shared, slot)? };
+    let is_known = unverified.is_some() || shared.odb.has_chunk(&id);
+    let mut ground = if is_known { None } else { ground_for(shared, slot, raw.len()) };
+    let was_tried = ground.is_some();
     let layout = shared.sources[piece.source].layout.at(piece.offset);
     let mut payload = shared.odb.arena.take(raw.len());
-    let encoded = if shared.coding.compression == Compression::Off && base.is_none() {
+    let encoded = if shared.coding.compression == Compression::Off {
+        ground = None;
         Encoded { pipeline: Vec::new(), len: None, is_delta: false }
     } else {
-        let against = base.as_ref().map(|(base, _)| Base { bytes: base.bytes.bytes(), anchor_len: base.anchor_len() });
-        let gain = if shared.coding.deltas == Deltas::All { DeltaGain::Any } else { DeltaGain::Tenth };
-        encode_best(raw, &layout, against.as_ref(), gain, &mut coding.scratch, payload.bytes_mut())?
+        let mut encode = |ground: Option<&Ground>| {
+            let against =
+                ground.map(|Ground { base, .. }| Base { bytes: base.bytes.bytes(), anchor_len: base.anchor_len() });
+            let gain = if shared.coding.deltas == Deltas::All { DeltaGain::Any } else { DeltaGain::Tenth };
+            encode_best(raw, &layout, against.as_ref(), gain, &mut coding.scratch, payload.bytes_mut())
+        };
+        let encoded = encode(ground.as_ref())?;
+        let is_bounded = |ground: &Ground| ground.base.can_carry(encoded.len.unwrap_or(raw.len()));
+        if encoded.is_delta && !ground.as_ref().is_some_and(is_bounded) {
+            ground = None;
+            encode(None)?
+        } else {
+            encoded
+        }
     };
-    let was_tried = base.is_some();
-    let base = base.filter(|_| encoded.is_delta);
-    let chunk = |encoded_len, base: Option<&BaseChunk>| BaseChunk {
+    let ground = ground.filter(|_| encoded.is_delta);
+    let base = ground.as_ref().map(|ground| &ground.base);
+    let chunk = |encoded_len, base: Option<&Arc<BaseChunk>>| BaseChunk {
         id,
         bytes: Arc::clone(&staged),
         chain_len: encoded_len + base.map_or(0, |base| base.chain_len),
-        num_links: base.map_or(0, |base| base.num_links + 1),
+        links: base.map_or_else(Vec::new, |base| [&[base.id.into()], &base.links[..]].concat()),
     };
     let place = (piece.source, piece.number());
     let Some(len) = encoded.len else {
         let slot = shared.room.keep(Slot::after_anchor(slot, chunk(raw.len(), None), was_tried), &id);
         let entry = NewEntry::new(id, raw.len(), Vec::new(), &[], Payload::Raw(Arc::clone(&staged)))?;
-        return Ok(Outcome::New(Box::new(New { entry, place, slot, base: None })));
+        return Ok(Outcome::New(Box::new(New { entry, place, slot, relied: Vec::new() })));
     };
-    let bases: Vec<&[u8]> = base.iter().map(|(base, _)| base.bytes.bytes()).collect();
     if coding.decoded.len() < raw.len() {
         coding.decoded.resize(raw.len(), 0);
     }
     let decoded = &mut coding.decoded[..raw.len()];
-    match gradient_codec::decode(&encoded.pipeline, &payload.bytes()[..len], raw.len(), &bases, decoded) {
+    // As it will be read.
+    let reversed = match base {
+        Some(base) if is_patch(&encoded.pipeline) => {
+            let bytes = base.bytes.bytes();
+            let common = bytes.len().min(decoded.len());
+            decoded[..common].copy_from_slice(&bytes[..common]);
+            decoded[common..].fill(0);
+            patch(&encoded.pipeline, &payload.bytes()[..len], decoded)
+        }
+        base => {
+            let bases: Vec<&[u8]> = base.iter().map(|base| base.bytes.bytes()).collect();
+            gradient_codec::decode(&encoded.pipeline, &payload.bytes()[..len], raw.len(), &bases, decoded)
+        }
+    };
+    match reversed {
         Ok(()) if decoded == raw => {}
         Err(error) if error.is_shortage() => return Err(error.into()),
         Ok(()) | Err(_) => return Err(OdbError::CodingNotReversible { object: id.into() }),
     }
-    let of_base = base.as_ref().map(|(base, _)| base.id).into_iter().collect();
+    let of_base = base.map(|base| base.id).into_iter().collect();
     let entry = NewEntry::new(id, raw.len(), of_base, &encoded.pipeline, Payload::Coded(payload, len))?;
-    let slot = match &base {
-        Some((base, _)) => Slot::after_delta(Arc::clone(base), chunk(len, Some(base))),
+    let slot = match base {
+        Some(base) => Slot::after_delta(Arc::clone(base), chunk(len, Some(base))),
         None => Slot::after_anchor(slot, chunk(len, None), was_tried),
     };
     let slot = shared.room.keep(slot, &id);
-    let base = base.map(|(base, pack)| (base.id.into(), pack));
-    Ok(Outcome::New(Box::new(New { entry, place, slot, base })))
+    let relied = ground.map_or_else(Vec::new, |ground| ground.relied);
+    Ok(Outcome::New(Box::new(New { entry, place, slot, relied })))
 }
 
 /// Starts the thread that appends batches to the pack, creating it if there is none; it gives the pack back at the end.

@@ -3,7 +3,8 @@
 //! For each chunk of each tensor a line keeps the bytes of one base in memory, so that a commit reads none from the
 //! disk. Which base that is, bounds what reading costs: where little changes the newest chunk, as long as all the
 //! entries of its chain together are not longer than one and a quarter of the raw bytes; otherwise the anchor that the
-//! newest was coded against. Where deltas do not pay nothing is kept, and it is tried again after 1, 2, 4 ... 64 commits.
+//! newest was coded against. Whatever a base was chosen for, the bound is looked at again when the chunk is coded. Where
+//! deltas do not pay nothing is kept, and it is tried again after 1, 2, 4 ... 64 commits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,10 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use gradient_object::ChunkId;
 
+use crate::ObjectName;
 use crate::arena::StagedBytes;
 
 /// Most links of a chain that is made; readers take a few more.
-const LINKS_MAX: u32 = 60;
+const LINKS_MAX: usize = 60;
 /// A delta that failed to pay is tried again after at most so many commits.
 const WAIT_MAX: u8 = 64;
 
@@ -52,20 +54,20 @@ pub(crate) struct BaseChunk {
     pub(crate) bytes: Arc<StagedBytes>,
     /// Bytes of its entry and of all that it is coded against.
     pub(crate) chain_len: usize,
-    /// How many entries those are beside its own.
-    pub(crate) num_links: u32,
+    /// What it is coded against, and what that is, down to the anchor.
+    pub(crate) links: Vec<ObjectName>,
 }
 
 impl BaseChunk {
     /// Says whether a chunk of that many encoded bytes more can be coded against it.
-    fn can_carry(&self, encoded_len: usize) -> bool {
+    pub(crate) fn can_carry(&self, encoded_len: usize) -> bool {
         let raw_len = self.bytes.bytes().len();
-        self.num_links == 0 || (self.num_links < LINKS_MAX && self.chain_len + encoded_len <= raw_len + raw_len / 4)
+        self.links.is_empty() || (self.links.len() < LINKS_MAX && self.chain_len + encoded_len <= raw_len + raw_len / 4)
     }
 
     /// How long it is without a base, if it has none.
     pub(crate) fn anchor_len(&self) -> Option<usize> {
-        (self.num_links == 0).then_some(self.chain_len)
+        self.links.is_empty().then_some(self.chain_len)
     }
 }
 
@@ -153,15 +155,22 @@ impl Room {
         self.was_short.load(Ordering::Relaxed)
     }
 
+    /// Takes room for a base that is to be read; says whether there was any.
+    pub(crate) fn take(&self, len: usize) -> bool {
+        let take = |left: u64| left.checked_sub(len as u64);
+        let has_room = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
+        if !has_room {
+            self.was_short.store(true, Ordering::Relaxed);
+        }
+        has_room
+    }
+
     /// Keeps what a slot newly has as its base, the chunk `id` itself, if there is room.
     pub(crate) fn keep(&self, slot: Slot, id: &ChunkId) -> Slot {
         let Candidate::Resident(base) = &slot.base else { return slot };
-        let len = base.bytes.bytes().len() as u64;
-        let take = |left: u64| left.checked_sub(len);
-        if base.id != *id || self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+        if base.id != *id || self.take(base.bytes.bytes().len()) {
             return slot;
         }
-        self.was_short.store(true, Ordering::Relaxed);
         Slot { base: Candidate::None, ..slot }
     }
 }
@@ -176,7 +185,7 @@ impl Slot {
     pub(crate) fn after_anchor(before: Option<&Self>, chunk: BaseChunk, was_tried: bool) -> Self {
         let (mut misses, mut wait) = before.map_or((0, 0), |slot| (slot.misses, slot.wait));
         if was_tried {
-            wait = 1_u8.checked_shl(u32::from(misses)).unwrap_or(WAIT_MAX).min(WAIT_MAX);
+            wait = 1_u8.checked_shl(u32::from(misses)).unwrap_or(WAIT_MAX).min(WAIT_MAX) - 1;
             misses = misses.saturating_add(1);
         }
         if wait > 0 {
@@ -199,10 +208,11 @@ mod tests {
     use super::*;
     use crate::arena::Arena;
 
-    fn chunk(number: u8, chain_len: usize, num_links: u32) -> BaseChunk {
+    fn chunk(number: u8, chain_len: usize, num_links: usize) -> BaseChunk {
         let mut bytes = Arc::new(Arena::default()).take(1000);
         bytes.bytes_mut().fill(number);
-        BaseChunk { id: ChunkId::of(bytes.bytes()), bytes: Arc::new(bytes), chain_len, num_links }
+        let id = ChunkId::of(bytes.bytes());
+        BaseChunk { id, bytes: Arc::new(bytes), chain_len, links: vec![id.into(); num_links] }
     }
 
     fn base_of(slot: &Slot) -> Option<ChunkId> {
@@ -240,7 +250,7 @@ mod tests {
             }
             slot = Slot::after_anchor(Some(&slot), chunk(commit, 900, 0), was_tried);
         }
-        assert_eq!(tried_at, [1, 3, 6, 11, 20, 37]);
+        assert_eq!(tried_at, [1, 2, 4, 8, 16, 32]);
     }
 
     #[test]

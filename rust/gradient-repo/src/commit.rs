@@ -123,7 +123,7 @@ impl Repository {
         let mut num_removals = 0;
         for _ in 0..PUBLISH_ATTEMPTS_MAX {
             self.place(&state.head, request, CommitId::from_bytes([0; 32]))?;
-            let coding = state.line.before(self, request.base, request.storing)?;
+            let coding = state.line.before(self, request.base, request.storing);
             let mut transaction = self.odb.begin();
             transaction.set_coding(coding);
             let (root, raw_len) = stage(&mut transaction, request, state.line.line(), progress)?;

@@ -3,7 +3,6 @@
 use gradient_object::{CommitId, Key, Tensor, TensorData, Value};
 use gradient_odb::{Coding, Deltas, Line, Updates};
 
-use crate::error::{ErrorClass, Result};
 use crate::repository::Repository;
 
 /// How a commit is stored; nothing of it enters an id.
@@ -34,12 +33,12 @@ pub(crate) struct LineState {
 
 impl LineState {
     /// Returns the line for a commit on `base`, and how its chunks are coded.
-    pub(crate) fn before(&mut self, repo: &Repository, base: Option<CommitId>, storing: Storing) -> Result<Coding> {
+    pub(crate) fn before(&mut self, repo: &Repository, base: Option<CommitId>, storing: Storing) -> Coding {
         let Storing { mut coding, resident_max, reanchor_interval } = storing;
         if self.at != base {
             *self = Self { has_told: self.has_told, ..Self::default() };
             if let Some(base) = base.filter(|_| coding.deltas != Deltas::Off) {
-                self.seed(repo, &base)?;
+                self.seed(repo, &base);
             }
             self.at = base;
         }
@@ -47,7 +46,7 @@ impl LineState {
         if reanchor_interval.is_some_and(|most| self.num_since_anchor >= most) {
             coding.deltas = Deltas::Off;
         }
-        Ok(coding)
+        coding
     }
 
     /// Returns what chunks may be coded against.
@@ -80,18 +79,12 @@ impl LineState {
 
     /// Makes the tensors of a commit what the next one's may be coded against. What can not be read is left out: it
     /// is stored without a base then.
-    fn seed(&mut self, repo: &Repository, base: &CommitId) -> Result<()> {
-        let is_damage = |error: &crate::RepoError| error.class() == ErrorClass::Corruption;
-        let sections = match repo.components(base) {
-            Err(error) if is_damage(&error) => return Ok(()),
-            sections => sections?,
-        };
+    fn seed(&mut self, repo: &Repository, base: &CommitId) {
+        // What can not be read is no reason to keep anybody from their commit.
+        let Ok(sections) = repo.components(base) else { return };
         for (section, components) in sections {
-            for name in components.into_keys() {
-                let tree = match repo.component(base, &section, &name) {
-                    Err(error) if is_damage(&error) => continue,
-                    tree => Value::Map(tree?),
-                };
+            for (name, root) in components {
+                let Ok(tree) = repo.odb.read_tree(&root).map(|tree| Value::Map(tree.0)) else { continue };
                 for_each_tensor(&tree, &mut format!("{section}/{name}"), &mut |path, tensor| {
                     if let TensorData::Chunks(chunks) = &tensor.data {
                         self.line.seed(key_of(path, tensor), chunks);
@@ -99,7 +92,6 @@ impl LineState {
                 });
             }
         }
-        Ok(())
     }
 }
 

@@ -308,3 +308,77 @@ fn a_chunk_whose_copy_is_damaged_is_written_again_and_stands_by_itself() {
     let (commit, _) = resumed.made.last().expect("it was just made");
     assert!(weight(&reopen(&storage), commit) == first);
 }
+
+#[test]
+fn a_job_that_is_resumed_for_each_commit_stays_readable() {
+    for is_sparse in [true, false] {
+        let (storage, repo) = new();
+        let mut chance = Chance(12);
+        let mut weights = chance.weights(20_000);
+        let mut run = Run::new(&repo);
+        run.commit(bytes(&weights));
+        let (mut base, mut step, mut made, mut num_deltas) = (run.base, run.step, run.made, 0);
+        for _ in 0..70 {
+            let other = reopen(&storage);
+            let mut resumed = Run { repo: &other, step, base, ..Run::new(&other) };
+            if is_sparse {
+                chance.small_step(&mut weights);
+            } else {
+                chance.step(&mut weights);
+            }
+            num_deltas += u32::from(resumed.commit(bytes(&weights)).kind == CommitKind::Delta);
+            (base, step) = (resumed.base, resumed.step);
+            made.extend(resumed.made);
+        }
+        assert!(num_deltas > 50, "{num_deltas}");
+        let last = reopen(&storage);
+        for (commit, bytes) in &made {
+            assert!(weight(&last, commit) == *bytes);
+        }
+        assert!(check(&storage, FULL).expect("a report").is_clean());
+    }
+}
+
+#[test]
+fn commits_that_go_on_from_two_places_in_turn_stay_readable() {
+    let (storage, repo) = new();
+    let mut run = Run::new(&repo);
+    let mut chance = Chance(13);
+    let mut weights = [chance.weights(20_000), chance.weights(20_000)];
+    let mut bases = [None, None];
+    for turn in 0..140 {
+        let which = turn % 2;
+        chance.small_step(&mut weights[which]);
+        run.base = bases[which];
+        run.commit(bytes(&weights[which]));
+        bases[which] = run.base;
+    }
+    run.assert_all_come_back(&storage);
+}
+
+#[test]
+fn a_delta_is_read_as_long_as_any_copy_of_its_base_is_good() {
+    let (storage, repo) = new();
+    let (mut run, mut chance) = (Run::new(&repo), Chance(14));
+    let mut weights = chance.weights(20_000);
+    run.commit(bytes(&weights));
+    let first = bytes(&weights);
+    let (key, mut pack) =
+        support::all(&storage).into_iter().find(|(key, _)| key.folder() == Folder::Packs).expect("a pack");
+    for _ in 0..3 {
+        chance.small_step(&mut weights);
+        run.commit(bytes(&weights));
+    }
+    pack[500] ^= 1;
+    support::put(&storage, &key, &pack);
+    let other = reopen(&storage);
+    let mut resumed = Run { repo: &other, step: run.step, base: run.base, ..Run::new(&other) };
+    resumed.commit(first);
+    for _ in 0..8 {
+        // Which copy of the anchor the index names is drawn anew each time.
+        let reader = reopen(&storage);
+        for (commit, bytes) in run.made.iter().skip(1).chain(&resumed.made) {
+            assert!(weight(&reader, commit) == *bytes);
+        }
+    }
+}
