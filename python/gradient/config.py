@@ -35,8 +35,8 @@ class GradientConfig:
         branch: The branch to commit on; None is the branch that HEAD stands on.
         checkpoint_every: Interval of `maybe_commit`, as `engine.autocommit(every=...)` sets it.
         delta_optimizer: Of gradient-desc; has no meaning here and warns when it is False.
-        reanchor_interval: At most so many commits with deltas after one without; None for no limit. What a commit
-            costs to read is bounded without it, this buys more with bytes.
+        reanchor_interval: At most so many commits with deltas after one without, counted anew after each restore; None
+            for no limit. What a commit costs to read is bounded without it, this buys more with bytes.
         compression: `"off"` stores tensors as they are, `"auto"` codes what pays. `"aggressive"` stores exactly too,
             as `"auto"` does, and says so once.
         delta_threshold: Of gradient-desc; has no meaning here, since nothing is rounded, and warns when it is set.
@@ -45,7 +45,8 @@ class GradientConfig:
         deltas: `"auto"` stores a tensor's chunk as the difference to an earlier commit's where that saves a tenth at
             least, `"all"` wherever it saves anything, `"off"` never. Needs a compression other than `"off"`.
         staging_bytes_max: Bytes of earlier commits kept in memory to take differences to; None is a quarter of the
-            memory that is available, at most twice the state. Where it is too little, commits go without deltas.
+            memory that is available, at most twice the state. Where it is too little, commits go without deltas. While
+            a commit is made, what the one before kept comes on top.
         max_restore_bytes: A restore makes at most so many bytes of tensors that the script does not have yet
             (optimizer state, registered values); None is the memory that is available.
 
