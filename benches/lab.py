@@ -9,12 +9,20 @@ import torch
 
 from train_gpt import GPT
 
+State = dict[str, Any]
 
-def load(path: pathlib.Path) -> dict[str, Any]:
+
+def load(path: pathlib.Path) -> State:
     return torch.load(path, weights_only=True)
 
 
-def live(state: dict[str, Any]) -> tuple[GPT, torch.optim.AdamW]:
+def learning_rate(state: State) -> str:
+    """What to print of a state's learning rate: the run's, and what the schedule makes of it there."""
+    (group,) = state["optimizer"]["param_groups"]
+    return f"lr {group['initial_lr']:.0e} ({group['lr']:.2e} here)"
+
+
+def live(state: State) -> tuple[GPT, torch.optim.AdamW]:
     """A model and its optimizer that hold `state`."""
     torch.manual_seed(0)
     model = GPT()
@@ -23,7 +31,7 @@ def live(state: dict[str, Any]) -> tuple[GPT, torch.optim.AdamW]:
     return model, optimizer
 
 
-def put(model: GPT, optimizer: torch.optim.AdamW, state: dict[str, Any]) -> None:
+def put(model: GPT, optimizer: torch.optim.AdamW, state: State) -> None:
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import coding
 import deltas
 import history
 import snapshot
@@ -14,6 +15,7 @@ def main() -> None:
     snapshot.main()
     unchanged.main()
     history.main()
+    coding.main()
     deltas.main()
 
 

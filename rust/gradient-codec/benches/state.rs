@@ -1,14 +1,15 @@
-//! What a training state costs to store: ratio and speed of each kind of tensor, with and without a base.
+//! What state costs to store: ratio and speed of each kind of tensor, with and without a base, and what was chosen.
 //!
-//! `cargo bench -p gradient-codec --bench state -- FOLDER STEP BASE`, where FOLDER is what `benches/codecs.py` writes: the
-//! tensors of one kind one after the other in `<kind><step>.bin`, and `index<step>.txt` with a line a tensor: kind, name,
-//! shape, dtype. One core, the fastest of five runs of each chunk; decoded and compared.
+//! `cargo bench -p gradient-codec --bench state -- FOLDER STEP [BASE [any]]`, where FOLDER is what `benches/coding.py`
+//! writes: the tensors of one kind one after the other in `<kind><step>.bin`, and `index<step>.txt` with a line a tensor:
+//! kind, name, shape, dtype. With `any` every delta is taken that helps, else those that save a tenth. One core, the
+//! fastest of five runs of each chunk; decoded and compared.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use gradient_codec::{Base, DeltaGain, ElementClass, Encoded, Layout, Scratch, decode, encode_best};
+use gradient_codec::{Base, DeltaGain, ElementClass, Encoded, Layout, Scratch, Stage, decode, encode_best};
 
 const CHUNK_BYTES: usize = 1 << 20;
 const RUNS: usize = 5;
@@ -27,7 +28,10 @@ struct Sum {
     stored: usize,
     encode: Duration,
     decode: Duration,
-    chosen: BTreeMap<String, usize>,
+    /// Chunks of each pipeline.
+    pipelines: BTreeMap<String, usize>,
+    /// Planes, and parts like them, of each coder.
+    coders: BTreeMap<String, usize>,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -53,18 +57,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let File { bytes, base, at } = files.get_mut(kind).ok_or("it was just read")?;
         let shape: Vec<usize> = shape.split('x').map(str::parse).collect::<Result<_, _>>()?;
-        let width = match dtype {
-            "torch.float32" => 4,
-            "torch.bfloat16" => 2,
-            other => return Err(other.into()),
-        };
+        let (width, class) = elements(dtype).ok_or_else(|| format!("no tensor of {dtype} is measured here"))?;
         let len = shape.iter().product::<usize>() * width;
-        let row_len = if shape.len() > 1 { shape[1..].iter().product() } else { 0 };
+        let row_len = if let [_, .., last] = shape[..] { last } else { 0 };
         let sum = sums.entry(kind.to_owned()).or_default();
         for offset in (0..len).step_by(CHUNK_BYTES) {
             let range = *at + offset..*at + len.min(offset + CHUNK_BYTES);
             let row_offset = if row_len == 0 { 0 } else { offset / width % row_len };
-            let layout = Layout { width, class: ElementClass::Float, row_len, row_offset };
+            let layout = Layout { width, class, row_len, row_offset };
             let base = base.as_ref().map(|base| &base[range.clone()]);
             measure(&bytes[range], &layout, base, gain, &mut scratch, (&mut payload, &mut out), sum)?;
         }
@@ -72,6 +72,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     print(&sums);
     Ok(())
+}
+
+/// Width and class of the elements, as the object database tells them.
+fn elements(dtype: &str) -> Option<(usize, ElementClass)> {
+    Some(match dtype {
+        "torch.float32" => (4, ElementClass::Float),
+        "torch.bfloat16" | "torch.float16" => (2, ElementClass::Float),
+        "torch.int64" => (8, ElementClass::Integer),
+        "torch.int32" => (4, ElementClass::Integer),
+        "torch.uint8" | "torch.int8" => (1, ElementClass::Integer),
+        "torch.bool" => (1, ElementClass::Bytes),
+        _ => return None,
+    })
 }
 
 fn measure(
@@ -97,12 +110,45 @@ fn measure(
     assert!(out == raw, "it comes back bit for bit");
     sum.raw += raw.len();
     sum.stored += payload.len() + HEADER_BYTES;
-    let name: Vec<&str> = pipeline
-        .iter()
-        .map(|stage| gradient_codec::find_codec(stage.codec).map_or("?", |codec| codec.name()))
-        .collect();
-    *sum.chosen.entry(if name.is_empty() { "raw".to_owned() } else { name.join("+") }).or_default() += 1;
+    let names: Vec<String> = pipeline.iter().map(name).collect();
+    for coder in coders(pipeline.last(), payload) {
+        *sum.coders.entry(coder).or_default() += 1;
+    }
+    *sum.pipelines.entry(if names.is_empty() { "raw".to_owned() } else { names.join("+") }).or_default() += 1;
     Ok(())
+}
+
+fn name(stage: &Stage) -> String {
+    let name = gradient_codec::find_codec(stage.codec).map_or("?", |codec| codec.name());
+    let with_means = name == "planes" && stage.params.get(1).is_some_and(|flags| flags & 2 != 0);
+    if with_means { format!("{name} with means") } else { name.to_owned() }
+}
+
+/// Reads which coder each plane has, and the gaps of what is sparse, as `docs/format/pack.md` lays it out.
+fn coders(last: Option<&Stage>, payload: &[u8]) -> Vec<String> {
+    const ROW_BYTES: usize = 5;
+    let Some(stage) = last else { return Vec::new() };
+    let mut rows = Vec::new();
+    let planes_at = match gradient_codec::find_codec(stage.codec).map_or("?", |codec| codec.name()) {
+        "planes" => 0,
+        "sparse" => {
+            rows.push(payload[8]);
+            let gaps: [u8; 4] = payload[9..13].try_into().expect("because these are four bytes");
+            8 + ROW_BYTES + u32::from_le_bytes(gaps) as usize
+        }
+        _ => return Vec::new(),
+    };
+    let width = usize::from(stage.params[0]);
+    rows.extend(payload[planes_at + 4..].chunks(ROW_BYTES).take(width).map(|row| row[0]));
+    let name = |coder: &u8| match coder {
+        0 => "raw".to_owned(),
+        1 => "zstd".to_owned(),
+        2 => "lz4".to_owned(),
+        3 => "constant".to_owned(),
+        4 => "septets".to_owned(),
+        other => format!("coder {other}"),
+    };
+    rows.iter().map(name).collect()
 }
 
 /// Runs some times; the time is that of the fastest, when the chunk is in the cache as it is right after it was hashed.
@@ -120,24 +166,40 @@ fn fastest<T, E>(mut work: impl FnMut() -> Result<T, E>) -> Result<(T, Duration)
 }
 
 fn print(sums: &BTreeMap<String, Sum>) {
-    let (mut raw, mut stored, mut encode, mut decode) = (0, 0, Duration::ZERO, Duration::ZERO);
+    println!(
+        "  {:12} {:>9} {:>9} {:>14} {:>14}   chunks of each pipeline | planes of each coder",
+        "", "MB", "ratio", "encode", "decode"
+    );
+    let mut all = Sum::default();
     for (kind, sum) in sums {
-        print_one(kind, sum.raw, sum.stored, sum.encode, sum.decode, &format!("{:?}", sum.chosen));
-        raw += sum.raw;
-        stored += sum.stored;
-        encode += sum.encode;
-        decode += sum.decode;
+        print_one(kind, sum);
+        all.raw += sum.raw;
+        all.stored += sum.stored;
+        all.encode += sum.encode;
+        all.decode += sum.decode;
+        for (into, from) in [(&mut all.pipelines, &sum.pipelines), (&mut all.coders, &sum.coders)] {
+            for (name, num) in from {
+                *into.entry(name.clone()).or_default() += num;
+            }
+        }
     }
-    print_one("all", raw, stored, encode, decode, "");
+    print_one("all", &all);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn print_one(kind: &str, raw: usize, stored: usize, encode: Duration, decode: Duration, chosen: &str) {
-    let speed = |time: Duration| raw as f64 / 1e9 / time.as_secs_f64();
+fn print_one(kind: &str, sum: &Sum) {
+    let speed = |time: Duration| sum.raw as f64 / 1e9 / time.as_secs_f64();
+    let counts = |of: &BTreeMap<String, usize>| {
+        let each: Vec<String> = of.iter().map(|(name, num)| format!("{name} {num}")).collect();
+        if each.is_empty() { "-".to_owned() } else { each.join(", ") }
+    };
     println!(
-        "{kind:4} ratio {:.4}  encode {:.2} GB/s  decode {:.2} GB/s  {chosen}",
-        raw as f64 / stored as f64,
-        speed(encode),
-        speed(decode)
+        "  {kind:12} {:9.3} {:9.4} {:9.2} GB/s {:9.2} GB/s   {} | {}",
+        sum.raw as f64 / 1e6,
+        sum.raw as f64 / sum.stored as f64,
+        speed(sum.encode),
+        speed(sum.decode),
+        counts(&sum.pipelines),
+        counts(&sum.coders)
     );
 }
