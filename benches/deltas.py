@@ -14,20 +14,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 import lab
 from gradient import GradientConfig, GradientEngine
-from harness import alternate, folder, table, trajectory
-from train_gpt import BATCH, CONTEXT, WIDTH, corpus
+from harness import Sample, alternate, folder, trajectory
+from train_gpt import WIDTH
 
 
 @contextmanager
-def attached(model: Any, optimizer: Any, **settings: Any) -> Iterator[GradientEngine]:
+def attached(model: Any, optimizer: Any, *, grads: Any = "auto", **settings: Any) -> Iterator[GradientEngine]:
     with folder() as root:
-        engine = GradientEngine.attach(
-            model, optimizer, workspace=root, repo="gpt", config=GradientConfig(**settings), resume=None
-        )
+        config = GradientConfig(**settings)
+        engine = GradientEngine.attach(model, optimizer, workspace=root, repo="gpt", config=config, grads=grads)
         yield engine
         engine.close()
 
@@ -55,38 +53,108 @@ def full_state(states: pathlib.Path) -> None:
         print(f"  k = 1, {name:24s}                {statistics.mean(pairs):.4f}  ({each})")
 
 
+def line(states: pathlib.Path) -> None:
+    """A line of commits at default settings: one step apart, then twenty; what each takes, and what restoring it."""
+    steps = [*range(100, 106), *range(120, 221, 20)]
+    model, optimizer = lab.live(lab.load(states / "s100.pt"))
+    raw = lab.raw_bytes(model, optimizer)
+    with attached(model, optimizer) as engine:
+        stored = {}
+        for step in steps:
+            lab.put(model, optimizer, lab.load(states / f"s{step}.pt"))
+            stored[step] = engine.commit(step).added_bytes
+        seconds = alternate({f"main@{step}": resuming(engine, step) for step in steps})
+    print("\na line of commits at default settings: ratio of each, and a restore of it, verified, files cached")
+    print("(weights and both moments, fp32, AdamW, lr 6e-4 with cosine)")
+    times(seconds, raw, stored)
+
+
+def sparse_line(states: pathlib.Path, *, moments: bool) -> None:
+    """Chains of 1 to 16 deltas: one value in a thousand changes each time."""
+    model, optimizer = lab.live(lab.load(states / "s100.pt"))
+    raw = lab.raw_bytes(model, optimizer)
+    with attached(model, optimizer, grads="never") as engine:
+        stored = {}
+        for step in range(17):
+            stored[step] = engine.commit(step).added_bytes
+            lab.change_some(model, optimizer if moments else None)
+        chains = (0, 1, 2, 4, 8, 16)
+        seconds = alternate({f"main@{step}": resuming(engine, step) for step in chains})
+    what = "weights and of both moments" if moments else "weights"
+    print(f"\nchains of so many deltas, one value in 1000 of the {what} changed in each (fp32, AdamW)")
+    times(seconds, raw, stored)
+
+
+def resuming(engine: GradientEngine, step: int) -> Sample:
+    return lambda: lambda: engine.resume(f"main@{step}")
+
+
+def times(seconds: dict[str, list[float]], raw: int, stored: dict[int, int]) -> None:
+    """Print ratio and restore time of commits of a line; the first is an anchor."""
+    print(f"  {'':12s} {'ratio':>9s} {'restore':>11s} {'min':>8s} {'max':>8s} {'times the first':>16s}")
+    first = next(iter(seconds.values()))
+    for name, own in seconds.items():
+        ratio = raw / stored[int(name.partition("@")[2])]
+        against = statistics.median(ours / anchor for ours, anchor in zip(own, first, strict=True))
+        middle, low, high = (1e3 * value for value in (statistics.median(own), min(own), max(own)))
+        print(f"  {name:12s} {ratio:9.3f} {middle:8.1f} ms {low:5.0f} ms {high:5.0f} ms {against:16.2f}")
+
+
+def consecutive(states: pathlib.Path) -> None:
+    """Twenty commits in a row, one after each step of training from s100 on."""
+    before, after = (lab.load(states / f"s{step}.pt") for step in (100, 120))
+    first, last = (state["optimizer"]["param_groups"][0]["lr"] for state in (before, after))
+    run = lab.Run(states, 100)
+    raw = lab.raw_bytes(run.model, run.optimizer)
+    with attached(run.model, run.optimizer) as engine:
+        anchor = engine.commit(100).added_bytes
+        added = []
+        for step in range(1, 21):
+            # The schedule's own rate, but for what a cosine bends within so few steps.
+            run.set_lr(first + (last - first) * (step - 1) / 20)
+            run.step()
+            added.append(engine.commit(100 + step).added_bytes)
+    print(f"\n20 consecutive commits, k = 1 each, default settings (s101 to s120, lr {first:.2e} to {last:.2e})")
+    print(f"  {sum(added):,} bytes for {20 * raw:,} of raw state: ratio {20 * raw / sum(added):.4f}")
+    print(f"  with the anchor before them, {anchor:,} bytes: {21 * raw / (anchor + sum(added)):.4f}")
+    print("  each: " + " ".join(f"{raw / one:.3f}" for one in added))
+
+
 def low_precision(states: pathlib.Path) -> None:
     """bf16 copies of fp32 weights that train on at a small learning rate."""
-    model, optimizer = lab.live(lab.load(states / "s220.pt"))
-    for group in optimizer.param_groups:
-        group["lr"] = 3e-6
-    ids = corpus(states)
-    generator = torch.Generator().manual_seed(2)
-    kept = copy.deepcopy(model).bfloat16()
+    run = lab.Run(states, 220, lr=3e-6, seed=2)
+    kept = copy.deepcopy(run.model).bfloat16()
     raw = sum(tensor.nbytes for tensor in {id(t): t for t in kept.parameters()}.values())
-    lines = {}
     kept_tenth = copy.deepcopy(kept)
+    added, shares = [], []
     with attached(kept, None) as every, attached(kept_tenth, None) as tenth:
-        first = every.commit(0).added_bytes
+        snapshot = every.commit(0).added_bytes
         tenth.commit(0)
         for step in range(1, 11):
-            starts = torch.randint(0, len(ids) - CONTEXT - 1, (BATCH,), generator=generator).tolist()
-            inputs = torch.stack([ids[s : s + CONTEXT] for s in starts])
-            targets = torch.stack([ids[s + 1 : s + CONTEXT + 1] for s in starts])
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                logits = model(inputs)
-            optimizer.zero_grad()
-            functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten()).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            for copied in (kept, kept_tenth):
-                copied.load_state_dict({name: t.bfloat16() for name, t in model.state_dict().items()})
-            lines[step] = every.commit(step).added_bytes
+            run.step()
+            shares.append(take_over(kept, run.model))
+            added.append(every.commit(step).added_bytes)
+        share_of_ten = take_over(kept_tenth, run.model)
         ten = tenth.commit(10).added_bytes
-    print("\nratio of a bf16 copy of the weights, trained on at lr 3e-6")
-    print(f"  snapshot                                       {raw / first:.3f}")
-    print(f"  k = 1, median of ten                           {raw / statistics.median(lines.values()):.1f}")
-    print(f"  k = 10                                         {raw / ten:.1f}")
+    print("\nratio of a bf16 copy of the weights, trained on at lr 3e-6 from s220 (whole commits)")
+    print(f"  snapshot                                       {raw / snapshot:.3f}")
+    for k, one, share in (
+        ("1, median of ten", statistics.median(added), statistics.median(shares)),
+        ("10", ten, share_of_ten),
+    ):
+        print(f"  k = {k:24s}                   {raw / one:.1f}  ({100 * share:.2f} % of the values change)")
+
+
+def take_over(copied: nn.Module, model: nn.Module) -> float:
+    """Put the weights into a copy of less precision; gives the share of the copy's values that change."""
+    num_changed = num_values = 0
+    with torch.no_grad():
+        for old, new in zip(copied.parameters(), model.parameters(), strict=True):
+            rounded = new.to(old.dtype)
+            num_changed += int((old != rounded).sum())
+            num_values += rounded.numel()
+            old.copy_(rounded)
+    return num_changed / num_values
 
 
 def forks(states: pathlib.Path) -> None:
@@ -112,34 +180,15 @@ def forks(states: pathlib.Path) -> None:
     print(f"\nfrozen model, trained head: 8 forks of 10 commits are {smaller:.1f} times smaller than 80 checkpoints")
 
 
-def restores(states: pathlib.Path) -> None:
-    model, optimizer = lab.live(lab.load(states / "s100.pt"))
-    raw = lab.raw_bytes(model, optimizer)
-    sparse, of_sparse = lab.live(lab.load(states / "s100.pt"))
-    with attached(model, optimizer) as dense, attached(sparse, of_sparse) as chain:
-        dense.commit(100)
-        lab.put(model, optimizer, lab.load(states / "s101.pt"))
-        dense.commit(101)
-        for step in range(100, 117):
-            chain.commit(step)
-            with torch.no_grad():
-                for parameter in sparse.parameters():
-                    flat = parameter.view(-1)
-                    flat[torch.randint(0, flat.numel(), (flat.numel() // 1000 + 1,))] *= 1.001
-        samples = {
-            "resume an anchor": lambda: lambda: dense.resume("main@100"),
-            "resume a dense delta": lambda: lambda: dense.resume("main@101"),
-            "resume a chain of 16, one weight in 1000 each": lambda: lambda: chain.resume("main@116"),
-        }
-        table("restore, verified, files cached (AdamW, fp32)", alternate(samples), "resume an anchor", raw)
-
-
 def main() -> None:
     states = trajectory()
     full_state(states)
+    consecutive(states)
     low_precision(states)
     forks(states)
-    restores(states)
+    line(states)
+    sparse_line(states, moments=False)
+    sparse_line(states, moments=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import coding
 import deltas
 import history
+import memory
 import snapshot
 import unchanged
 from harness import describe
@@ -17,6 +18,7 @@ def main() -> None:
     history.main()
     coding.main()
     deltas.main()
+    memory.main()
 
 
 if __name__ == "__main__":
