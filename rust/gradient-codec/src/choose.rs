@@ -14,6 +14,7 @@ use crate::codecs::planes::{self, Params, Planes, counts_of_planes};
 use crate::codecs::sparse::{self, Sparse};
 use crate::codecs::xor::Xor;
 use crate::codecs::zstd::{CONTEXT_BYTES, Zstd, literals_context};
+use crate::literals::Pairs;
 use crate::means::Rows;
 use crate::output::Output;
 use crate::sample::{Counts, take_elements};
@@ -103,6 +104,7 @@ pub enum DeltaGain {
 pub struct Scratch {
     context: Option<CCtx<'static>>,
     literals: Option<CCtx<'static>>,
+    pairs: Option<Pairs>,
     encoded: Vec<u8>,
     delta: Vec<u8>,
     pub(crate) planes: Vec<u8>,
@@ -121,6 +123,14 @@ impl Scratch {
             self.context = CCtx::try_create();
         }
         self.context.as_mut().ok_or(CodecError::OutOfMemory { len: CONTEXT_BYTES })
+    }
+
+    /// Lends the table of pairs of codes, made when it is first wanted; none where there is no memory for it.
+    pub(crate) fn pairs(&mut self) -> Option<&mut Pairs> {
+        if self.pairs.is_none() {
+            self.pairs = Pairs::new();
+        }
+        self.pairs.as_mut()
     }
 
     /// Lends the context for literals only, made when it is first wanted.
@@ -202,7 +212,7 @@ pub fn encode_best(
             if let Some(pipeline) = pipeline.filter(|_| len <= SAMPLE_ERROR_MAX * most) {
                 return Ok(Encoded { pipeline, len: Some(out.len()), is_delta: true });
             }
-            out.clear();
+            out.truncate(0);
         }
     }
     let stage = match plan {

@@ -12,16 +12,19 @@
 //! | [`encode_metadata`]  | one zstd frame, for blocks of trees and commits                     |
 //!
 //! What lies on disk is specified in `docs/format/pack.md`. No ids, no files here.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod choose;
 mod codecs;
 mod error;
+mod fse;
+mod literals;
 mod means;
 mod metadata;
 mod output;
 mod parts;
 mod pipeline;
+mod processor;
 mod sample;
 mod split;
 

@@ -22,14 +22,19 @@ impl<'a> Output<'a> {
         self.len
     }
 
-    /// Begins again.
-    pub(crate) fn clear(&mut self) {
-        self.len = 0;
-    }
-
     /// Returns what is filled, to change it.
     pub(crate) fn written_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[..self.len]
+    }
+
+    /// Takes back what was filled from `len` on.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Returns what is not filled yet; [`Output::leave`] then says how much of it is.
+    pub(crate) fn rest_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.len..]
     }
 
     /// Leaves room that holds anything; none if there is not so much.

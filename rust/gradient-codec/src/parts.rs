@@ -3,6 +3,8 @@
 use crate::codecs::lz4::{decode_block, encode_block};
 use crate::codecs::zstd::CHUNK_LEVEL;
 use crate::codecs::zstd::{decode_frame, encode_frame, encode_literals};
+use crate::literals::append_frame;
+use crate::output::Output;
 use crate::sample::Counts;
 use crate::{CodecError, Scratch};
 
@@ -10,7 +12,7 @@ use crate::{CodecError, Scratch};
 pub(crate) const ROW_BYTES: usize = 5;
 
 /// From this share of one value on, matches may be better friends than frequencies.
-const REPEATING_SHARE: f32 = 0.5;
+const REPEATING_SHARE: f32 = 0.75;
 
 /// What is tried before a whole plane is coded.
 const TRIED_BYTES: usize = 8 << 10;
@@ -79,33 +81,57 @@ impl Row {
     }
 }
 
-/// Codes a plane into `out`, in place of what was there, by what is cheapest as far as a look at it tells; raw if
-/// nothing takes a fiftieth off.
+/// Appends a plane, coded by what is cheapest as far as a look at it tells. Raw, and then nothing is appended, if nothing
+/// takes a fiftieth off or it does not fit.
 ///
 /// # Errors
 /// [`CodecError::OutOfMemory`], [`CodecError::NotEncoded`].
-pub(crate) fn encode_part(plane: &[u8], scratch: &mut Scratch, out: &mut Vec<u8>) -> Result<Coder, CodecError> {
-    let coder = encode_coded(plane, scratch, out)?;
-    if coder == Coder::Raw || (coder != Coder::Constant && out.len() > plane.len() - plane.len() / 50) {
-        out.clear();
-        out.extend_from_slice(plane);
-        return Ok(Coder::Raw);
+pub(crate) fn append_coded(plane: &[u8], scratch: &mut Scratch, out: &mut Output<'_>) -> Result<Row, CodecError> {
+    let start = out.len();
+    let mut part = std::mem::take(&mut scratch.part);
+    let coder = append_by_coder(plane, scratch, &mut part, out);
+    scratch.part = part;
+    let (coder, len) = (coder?, out.len() - start);
+    if coder == Coder::Raw || (coder != Coder::Constant && len > plane.len() - plane.len() / 50) {
+        out.truncate(start);
+        return Ok(Row { coder: Coder::Raw, len: plane.len() });
     }
-    Ok(coder)
+    Ok(Row { coder, len })
 }
 
-fn encode_coded(plane: &[u8], scratch: &mut Scratch, out: &mut Vec<u8>) -> Result<Coder, CodecError> {
+/// Appends a row and its part; none if they do not fit.
+///
+/// # Errors
+/// As [`append_coded`].
+pub(crate) fn append_part(plane: &[u8], scratch: &mut Scratch, out: &mut Output<'_>) -> Result<Option<()>, CodecError> {
+    let at = out.len();
+    if out.leave(ROW_BYTES).is_none() {
+        return Ok(None);
+    }
+    let row = append_coded(plane, scratch, out)?;
+    if row.coder == Coder::Raw && out.put(plane).is_none() {
+        return Ok(None);
+    }
+    out.written_mut()[at..][..ROW_BYTES].copy_from_slice(&row.encode());
+    Ok(Some(()))
+}
+
+/// Appends nothing if it returns [`Coder::Raw`].
+fn append_by_coder(
+    plane: &[u8],
+    scratch: &mut Scratch,
+    part: &mut Vec<u8>,
+    out: &mut Output<'_>,
+) -> Result<Coder, CodecError> {
     let Some((first, rest)) = plane.split_first() else { return Ok(Coder::Raw) };
+    let or_raw = |coder, put: Option<()>| if put.is_some() { coder } else { Coder::Raw };
     let counts = Counts::of_sample(plane);
     if counts.is_constant() && rest.iter().all(|byte| byte == first) {
-        out.clear();
-        out.push(*first);
-        return Ok(Coder::Constant);
+        return Ok(or_raw(Coder::Constant, out.put(&[*first])));
     }
     let bits = counts.bits();
     if bits > 6.5 && counts.are_even() && is_even(plane) {
-        encode_septets(plane, out);
-        return Ok(Coder::Septets);
+        return Ok(or_raw(Coder::Septets, append_septets(plane, out)));
     }
     if bits > 7.8 {
         return Ok(Coder::Raw);
@@ -114,23 +140,27 @@ fn encode_coded(plane: &[u8], scratch: &mut Scratch, out: &mut Vec<u8>) -> Resul
         // A run from the middle, where neither padding nor the first row is.
         let start = plane.len().saturating_sub(TRIED_BYTES) / 2;
         let tried = &plane[start..plane.len().min(start + TRIED_BYTES)];
-        encode_literals(tried, scratch, out)?;
-        let literals = out.len();
-        encode_frame(tried, CHUNK_LEVEL, scratch, out)?;
-        let matched = out.len();
-        encode_block(tried, out)?;
-        let block = out.len();
+        encode_literals(tried, scratch, part)?;
+        let literals = part.len();
+        encode_frame(tried, CHUNK_LEVEL, scratch, part)?;
+        let matched = part.len();
+        encode_block(tried, part)?;
+        let block = part.len();
         if block < literals && block <= matched + matched / 16 {
-            encode_block(plane, out)?;
-            return Ok(Coder::Lz4);
+            encode_block(plane, part)?;
+            return Ok(or_raw(Coder::Lz4, out.put(part)));
         }
         if matched < literals {
-            encode_frame(plane, CHUNK_LEVEL, scratch, out)?;
-            return Ok(Coder::Zstd);
+            encode_frame(plane, CHUNK_LEVEL, scratch, part)?;
+            return Ok(or_raw(Coder::Zstd, out.put(part)));
         }
     }
-    encode_literals(plane, scratch, out)?;
-    Ok(Coder::Zstd)
+    let of_ours = scratch.pairs().and_then(|pairs| append_frame(plane, pairs, out));
+    if of_ours.is_some() {
+        return Ok(Coder::Zstd);
+    }
+    encode_literals(plane, scratch, part)?;
+    Ok(or_raw(Coder::Zstd, out.put(part)))
 }
 
 /// Says whether bit 0 of each byte is zero; without an early end, which would make it slower.
@@ -165,10 +195,15 @@ fn septets_len(len: usize) -> usize {
     len / 8 * 7 + (len % 8 * 7).div_ceil(8)
 }
 
-/// Leaves out bit 0 of each byte, which is zero: eight become seven.
-fn encode_septets(plane: &[u8], out: &mut Vec<u8>) {
-    out.clear();
-    out.resize(septets_len(plane.len()), 0);
+/// Leaves out bit 0 of each byte, which is zero: eight become seven. None: it does not fit.
+fn append_septets(plane: &[u8], out: &mut Output<'_>) -> Option<()> {
+    let start = out.len();
+    out.leave(septets_len(plane.len()))?;
+    encode_septets(plane, &mut out.written_mut()[start..]);
+    Some(())
+}
+
+fn encode_septets(plane: &[u8], out: &mut [u8]) {
     let (eights, rest) = plane.as_chunks::<8>();
     let (sevens, last) = out.as_chunks_mut::<7>();
     for (eight, seven) in eights.iter().zip(sevens) {
@@ -233,7 +268,7 @@ mod tests {
     fn septets_of_every_number_come_back() {
         for len in 0..40_usize {
             let plane: Vec<u8> = (0..len).map(|i| (i as u8).wrapping_mul(37) << 1).collect();
-            let mut part = Vec::new();
+            let mut part = vec![0; septets_len(len)];
             encode_septets(&plane, &mut part);
             assert_eq!(part.len(), (7 * len).div_ceil(8));
             let mut out = vec![1; len];
@@ -244,7 +279,7 @@ mod tests {
 
     #[test]
     fn septets_with_bits_of_nothing_are_refused() {
-        let mut part = Vec::new();
+        let mut part = [0; 3];
         encode_septets(&[2, 4, 254], &mut part);
         part[2] |= 0x80;
         assert_eq!(decode_septets(&part, &mut [0; 3]), None);

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use super::{Codec, read_width, require_elements};
 use crate::means::{self, Rows};
 use crate::output::{Output, into_vec};
-use crate::parts::{Coder, ROW_BYTES, Row, decode_part, encode_part};
+use crate::parts::{Coder, ROW_BYTES, Row, append_coded, append_part, decode_part};
 use crate::pipeline::require_len;
 use crate::sample::Counts;
 use crate::split::{merge, split};
@@ -151,22 +151,18 @@ pub(crate) fn append(
         means = take_if_it_pays(rows, &mut others[highest..]);
         params.means = means.is_some().then_some(rows);
     }
-    let mut part = std::mem::take(&mut scratch.part);
     let append_all = || {
-        if append_parts(is_noise, n, others, &mut part, scratch, out, table)?.is_none() {
+        if append_parts(is_noise, n, others, scratch, out, table)?.is_none() {
             return Ok(None);
         }
-        if let Some(means) = means {
-            let coder = encode_part(&means, scratch, &mut part)?;
-            let row = Row { coder, len: part.len() };
-            if out.put(&row.encode()).is_none() || out.put(&part).is_none() {
-                return Ok(None);
-            }
+        if let Some(means) = means
+            && append_part(&means, scratch, out)?.is_none()
+        {
+            return Ok(None);
         }
         Ok(Some(params))
     };
     let outcome = append_all();
-    scratch.part = part;
     scratch.planes = planes;
     outcome
 }
@@ -225,7 +221,6 @@ fn append_parts(
     is_noise: &[bool],
     n: usize,
     planes: &[u8],
-    part: &mut Vec<u8>,
     scratch: &mut Scratch,
     out: &mut Output<'_>,
     table: usize,
@@ -237,17 +232,13 @@ fn append_parts(
         let row = if *is_noise {
             Row { coder: Coder::Raw, len: n }
         } else {
-            let coder = encode_part(others.next().unwrap_or_default(), scratch, part)?;
-            let put = if coder == Coder::Raw {
-                // Before higher planes that are noise: this one looked like none.
-                out.insert(first_raw + n * num_raw, part)
-            } else {
-                out.put(part)
-            };
-            if put.is_none() {
+            let plane = others.next().unwrap_or_default();
+            let row = append_coded(plane, scratch, out)?;
+            // Before higher planes that are noise: this one looked like none.
+            if row.coder == Coder::Raw && out.insert(first_raw + n * num_raw, plane).is_none() {
                 return Ok(None);
             }
-            Row { coder, len: part.len() }
+            row
         };
         num_raw += usize::from(row.coder == Coder::Raw);
         out.written_mut()[table + p * ROW_BYTES..][..ROW_BYTES].copy_from_slice(&row.encode());

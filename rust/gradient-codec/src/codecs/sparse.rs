@@ -3,7 +3,7 @@
 use super::planes::{self, Params, decode_planes};
 use super::{Codec, DeltaCodec, read_width, require_elements};
 use crate::output::{Output, into_vec};
-use crate::parts::{Row, decode_part, encode_part};
+use crate::parts::{Row, append_part, decode_part};
 use crate::pipeline::{require_len, zeroed};
 use crate::{CodecError, Scratch};
 
@@ -69,14 +69,10 @@ pub(crate) fn append(
         4 => take_apart::<4>(raw, &mut gaps, &mut values),
         _ => take_apart::<8>(raw, &mut gaps, &mut values),
     }
-    let mut part = std::mem::take(&mut scratch.part);
-    let coder = encode_part(&gaps, scratch, &mut part)?;
-    let row = Row { coder, len: part.len() };
     let put = out.put(&((raw.len() / width) as u32).to_le_bytes());
-    let put = put.and_then(|()| out.put(&(gaps.len() as u32).to_le_bytes()));
-    let put = put.and_then(|()| out.put(&row.encode())).and_then(|()| out.put(&part));
-    scratch.part = part;
-    if put.is_none() {
+    if put.and_then(|()| out.put(&(gaps.len() as u32).to_le_bytes())).is_none()
+        || append_part(&gaps, scratch, out)?.is_none()
+    {
         return Ok(None);
     }
     Ok(planes::append(Params { width, rotate: false, means: None }, None, &values, scratch, out)?.map(drop))

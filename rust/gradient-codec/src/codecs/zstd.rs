@@ -81,7 +81,8 @@ pub(crate) fn literals_context() -> Result<CCtx<'static>, CodecError> {
     Ok(context)
 }
 
-/// Encodes `raw` as one frame of literals, which only their frequencies make shorter, in place of what was in `out`.
+/// Encodes `raw` as one frame of literals, which only their frequencies make shorter, in place of what was in `out`;
+/// for what [`crate::literals`] does not take.
 ///
 /// In the exponents of floats matches are false friends: they cost time and leave more bytes.
 pub(crate) fn encode_literals(raw: &[u8], scratch: &mut Scratch, out: &mut Vec<u8>) -> Result<(), CodecError> {
