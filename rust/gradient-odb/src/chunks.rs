@@ -75,8 +75,8 @@ thread_local! {
 struct Chain {
     depth: u32,
     num_entries: u32,
-    /// What it is coded against, and what that is, in the order of reading.
-    links: Vec<ObjectName>,
+    /// What it is coded against, and what that is, in the order of reading, and where each lies.
+    links: Vec<(ObjectName, PackId)>,
     /// Bytes of all entries' payloads.
     encoded_len: usize,
 }
@@ -116,6 +116,38 @@ impl Odb {
         self.with_chain_at(name, found, |raw, _| then(raw))
     }
 
+    /// Says whether the chunk at a place is these bytes; if so, where all lies that it was coded against.
+    pub(crate) fn links_if_equal(
+        &self,
+        name: &ObjectName,
+        found: &Found,
+        bytes: &[u8],
+    ) -> Option<Vec<(ObjectName, PackId)>> {
+        let links = |raw: &[u8], chain: &Chain| Ok((raw == bytes).then(|| chain.links.clone()));
+        self.with_chain_at(name, found, links).ok().flatten()
+    }
+
+    /// Returns where all lies that a verified chunk at a place is coded against, if that is verified and may be relied
+    /// on as well.
+    ///
+    /// Costs a read of a header for each link.
+    pub(crate) fn verified_links(&self, name: &ObjectName, found: &Found) -> Option<Vec<(ObjectName, PackId)>> {
+        let mut links = Vec::new();
+        let mut next = (*name, *found);
+        while next.1.row.num_bases > 0 {
+            let [base] = self.bases_at(&next.0, &next.1).ok()?[..] else { return None };
+            let found = self.find_verified(&base).filter(|_| links.len() < CHAIN_LEN_MAX as usize)?;
+            links.push((base, found.pack));
+            next = (base, found);
+        }
+        Some(links)
+    }
+
+    /// Finds an object that a new commit may rely on without reading it.
+    pub(crate) fn find_verified(&self, name: &ObjectName) -> Option<Found> {
+        self.find_to_rely_on(name).ok().flatten().filter(|found| self.is_verified(name, found))
+    }
+
     /// As [`with_chunk_at`](Self::with_chunk_at), and `then` is told what was read.
     fn with_chain_at<T>(
         &self,
@@ -127,6 +159,10 @@ impl Odb {
         let mut buffers = BUFFERS.take();
         let mut chain = Chain::default();
         let read = self.read_hashed(name, found, &mut buffers, &mut chain);
+        if read.is_ok() && !chain.links.is_empty() {
+            // Of a wrong base no right chunk is made.
+            self.mark_verified(chain.links.iter().copied());
+        }
         let result = read.and_then(|raw| then(raw, &chain));
         BUFFERS.set(buffers);
         result
@@ -156,7 +192,7 @@ impl Odb {
             self.with_chain_at(&name, found, |raw, chain| {
                 let mut bytes = self.arena.take(raw.len());
                 bytes.bytes_mut().copy_from_slice(raw);
-                let (chain_len, links) = (chain.encoded_len, chain.links.clone());
+                let (chain_len, links) = (chain.encoded_len, chain.links.iter().map(|(link, _)| *link).collect());
                 Ok(BaseChunk { id: *id, bytes: Arc::new(bytes), chain_len, links })
             })
         };
@@ -295,9 +331,7 @@ impl Odb {
         }
         let depth = chain.depth;
         chain.depth += 1;
-        let base = ObjectName::from(base);
-        chain.links.push(base);
-        let outcome = self.read_link(&base, buffers, chain, hash_bases);
+        let outcome = self.read_link(&ObjectName::from(base), buffers, chain, hash_bases);
         chain.depth = depth;
         outcome
     }
@@ -311,12 +345,18 @@ impl Odb {
         chain: &mut Chain,
         hash_bases: bool,
     ) -> Result<(), OdbError> {
+        let num_links = chain.links.len();
+        let mut read_at = |found: &Found, buffers: &mut Buffers| {
+            chain.links.truncate(num_links);
+            chain.links.push((*base, found.pack));
+            self.read_entry(base, found, buffers, chain, hash_bases)
+        };
         let (mut found, generation) = self.locate(base)?;
-        let mut read = self.read_entry(base, &found, buffers, chain, hash_bases);
+        let mut read = read_at(&found, buffers);
         if read.as_ref().is_err_and(OdbError::is_missing_file) {
             self.refresh_since(generation)?;
             (found, _) = self.locate(base)?;
-            read = self.read_entry(base, &found, buffers, chain, hash_bases);
+            read = read_at(&found, buffers);
         }
         let wrong = || damaged(base, &found, "its bytes do not hash to its id".to_owned());
         let error = match read {
@@ -325,10 +365,8 @@ impl Odb {
             Err(error) if hash_bases && is_of_the_chain(&error) => error,
             Err(error) => return Err(error),
         };
-        let num_links = chain.links.len();
         for other in self.find_elsewhere(base, &found) {
-            chain.links.truncate(num_links);
-            if self.read_entry(base, &other, buffers, chain, true).is_ok() && base.is_of(buffers.raw()) {
+            if read_at(&other, buffers).is_ok() && base.is_of(buffers.raw()) {
                 self.prefer(base, &other);
                 return Ok(());
             }

@@ -26,7 +26,8 @@ impl Odb {
         }
         match result {
             Ok(value) => Ok((value, found.pack)),
-            Err(error) if error.is_damage() => {
+            // What is not found is a base: a copy that needs another one, or none, may be elsewhere.
+            Err(error) if error.is_damage() || matches!(error, OdbError::NotFound { .. }) => {
                 for other in self.find_elsewhere(name, &found) {
                     if let Ok(value) = read(&other) {
                         self.prefer(name, &other);
@@ -102,7 +103,7 @@ impl Odb {
         &self,
         name: &ObjectName,
         damaged: &Found,
-        is_good: impl Fn(&Found) -> bool,
+        mut is_good: impl FnMut(&Found) -> bool,
     ) -> Option<Found> {
         let others = self.find_elsewhere(name, damaged);
         let good = others.into_iter().find(|other| !self.index().is_unfit(&other.pack) && is_good(other))?;

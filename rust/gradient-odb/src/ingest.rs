@@ -59,10 +59,13 @@ struct Piece {
     len: usize,
 }
 
+/// What a chunk is coded against, and what that is, down to the anchor, and the packs where it is relied on.
+type Links = Vec<(ObjectName, PackId)>;
+
 /// What the index says of a staged chunk.
 enum Known {
-    /// It is in this pack, and this process has verified it there.
-    Verified(PackId),
+    /// It is in this pack, and this process has verified it there; and what it is coded against.
+    Verified(PackId, Links),
     /// It was not verified by this process. None: it is new.
     No(StagedBytes, Option<Found>),
 }
@@ -78,7 +81,7 @@ struct Work {
 
 /// What became of it.
 enum Outcome {
-    Relied(ObjectName, PackId),
+    Relied(Links),
     New(Box<New>),
 }
 
@@ -88,7 +91,7 @@ struct New {
     place: Place,
     slot: Slot,
     /// What it is coded against, and all that that is.
-    relied: Vec<(ObjectName, PackId)>,
+    relied: Links,
 }
 
 /// Number of a source, and of a chunk of it.
@@ -238,7 +241,10 @@ impl<'a> Transaction<'a> {
                 continue;
             }
             match known {
-                Known::Verified(pack) => drop(self.relied.insert(id.into(), pack)),
+                Known::Verified(pack, links) => {
+                    self.relied.insert(id.into(), pack);
+                    self.relied.extend(links);
+                }
                 Known::No(staged, unverified) => {
                     work.push(Work { piece: *piece, id, staged: Arc::new(staged), unverified });
                 }
@@ -256,7 +262,7 @@ impl<'a> Transaction<'a> {
         let mut relied = Vec::new();
         for outcome in outcomes {
             match outcome {
-                Outcome::Relied(name, pack) => relied.push((name, pack)),
+                Outcome::Relied(links) => relied.extend(links),
                 Outcome::New(new) => {
                     let New { entry, place, slot, relied: of_base } = *new;
                     self.num_deltas += usize::from(!of_base.is_empty());
@@ -331,12 +337,13 @@ fn look_up(odb: &Odb, id: ChunkId, staged: StagedBytes) -> Result<Known, OdbErro
     let name = ObjectName::from(id);
     let found = odb.find_to_rely_on(&name)?;
     let found = found.filter(|found| found.row.raw_len as usize == staged.bytes().len());
-    Ok(match found {
-        Some(found) if odb.is_verified(&name, &found) => {
+    let verified = found.filter(|found| odb.is_verified(&name, found));
+    Ok(match verified.and_then(|found| Some((found.pack, odb.verified_links(&name, &found)?))) {
+        Some((pack, links)) => {
             staged.keep_for_this_thread();
-            Known::Verified(found.pack)
+            Known::Verified(pack, links)
         }
-        unverified => Known::No(staged, unverified),
+        None => Known::No(staged, found),
     })
 }
 
@@ -356,9 +363,9 @@ fn copy_and_hash(source: &dyn ByteSource, offset: usize, out: &mut [u8]) -> Chun
 fn settle_one(shared: Shared<'_>, work: Work) -> Result<Outcome, OdbError> {
     let name = ObjectName::from(work.id);
     if let Some(found) = work.unverified
-        && let Some(pack) = good_copy(shared.odb, &name, &found, work.staged.bytes())
+        && let Some(relied) = good_copy(shared.odb, &name, &found, work.staged.bytes())
     {
-        return Ok(Outcome::Relied(name, pack));
+        return Ok(Outcome::Relied(relied));
     }
     let mut coding = CODING.take();
     let entry = encode(shared, work, &mut coding);
@@ -366,20 +373,28 @@ fn settle_one(shared: Shared<'_>, work: Work) -> Result<Outcome, OdbError> {
     entry
 }
 
-/// Returns the pack of a copy that is these bytes: where the index says, or elsewhere.
-fn good_copy(odb: &Odb, name: &ObjectName, found: &Found, bytes: &[u8]) -> Option<PackId> {
-    let is_equal = |found: &Found| odb.with_chunk_at(name, found, |raw| Ok(raw == bytes));
-    let is_good = |found: &Found| is_equal(found).unwrap_or(false);
-    if is_good(found) {
-        return Some(found.pack);
-    }
-    odb.find_good_copy(name, found, is_good).map(|other| other.pack)
+/// Returns where a copy lies that is these bytes, and all that it is coded against: where the index says, or elsewhere.
+fn good_copy(odb: &Odb, name: &ObjectName, found: &Found, bytes: &[u8]) -> Option<Links> {
+    let links_of = |found: &Found| {
+        let links = odb.links_if_equal(name, found, bytes)?;
+        // What is condemned can still be read.
+        let is_fit = links.iter().all(|(_, pack)| odb.is_fit(pack));
+        is_fit.then(|| [&[(*name, found.pack)], &links[..]].concat())
+    };
+    links_of(found).or_else(|| {
+        let mut links = None;
+        odb.find_good_copy(name, found, |other| {
+            links = links_of(other);
+            links.is_some()
+        })?;
+        links
+    })
 }
 
 /// What a chunk may be coded against, and the packs that are relied on for all that it takes to read that.
 struct Ground {
     base: Arc<BaseChunk>,
-    relied: Vec<(ObjectName, PackId)>,
+    relied: Links,
 }
 
 /// Returns what a chunk may be coded against; none if that is gone, damaged, or nothing of it may be relied on. A base
@@ -401,13 +416,12 @@ fn ground_for(shared: Shared<'_>, slot: Option<&Slot>, raw_len: usize) -> Option
         }
     };
     let name = ObjectName::from(base.id);
-    let found = odb.find_to_rely_on(&name).ok()??;
-    let is_verified = odb.is_verified(&name, &found);
-    let pack = if is_verified { Some(found.pack) } else { good_copy(odb, &name, &found, base.bytes.bytes()) };
-    let mut relied = vec![(name, pack?)];
-    for link in &base.links {
-        relied.push((*link, odb.find_to_rely_on(link).ok()??.pack));
-    }
+    let verified = |name: &ObjectName| Some((*name, odb.find_verified(name)?.pack));
+    let relied: Option<Links> = [name].iter().chain(&base.links).map(verified).collect();
+    let relied = match relied {
+        Some(relied) => relied,
+        None => good_copy(odb, &name, &odb.find_to_rely_on(&name).ok()??, base.bytes.bytes())?,
+    };
     Some(Ground { base, relied })
 }
 

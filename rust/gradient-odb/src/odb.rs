@@ -289,10 +289,21 @@ impl Odb {
     /// Says whether a pack that may be relied on holds the object, and its bytes are right.
     fn is_good_elsewhere(&self, object: &ObjectName) -> bool {
         let found = self.find_to_rely_on(object).ok().flatten();
+        let is_there = |pack: &PackId| self.storage.exists(&pack.key()).unwrap_or(false);
         found.is_some_and(|found| {
-            let is_there = self.storage.exists(&found.pack.key()).unwrap_or(false);
-            is_there && (self.is_verified(object, &found) || self.read_found(object, &found).is_ok())
+            is_there(&found.pack)
+                && (self.is_verified(object, &found) || self.read_found(object, &found).is_ok())
+                && self.verified_links(object, &found).is_some_and(|links| links.iter().all(|(_, pack)| is_there(pack)))
         })
+    }
+
+    /// Says whether a pack that was read from may be relied on.
+    pub(crate) fn is_fit(&self, pack: &PackId) -> bool {
+        let (is_unfit, is_unchecked) = {
+            let index = self.index();
+            (index.is_unfit(pack), index.is_unchecked(pack))
+        };
+        !is_unfit && (!is_unchecked || self.check_pack(pack).unwrap_or(false))
     }
 
     /// Says whether a pack says that it holds the commit.

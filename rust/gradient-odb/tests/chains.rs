@@ -1,0 +1,106 @@
+//! What is coded against something else is relied on, merged and read together with it.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use gradient_object::Tensor;
+use gradient_odb::{Line, Odb, PackId, Progress, Sealed, Source};
+use gradient_storage::{MemoryStorage, Storage};
+use support::{memory, noise, open, overwrite, pack_bytes, tensor};
+
+const LEN: usize = 40_000;
+
+/// States of which each differs a little from the one before.
+fn states(seed: u64, num: usize) -> Vec<Vec<u8>> {
+    let mut state = noise(seed, LEN);
+    let mut next = |number: usize| {
+        state[100 * number + 7] ^= 0x55;
+        state.clone()
+    };
+    (0..num).map(&mut next).collect()
+}
+
+/// Stores a state on a line.
+fn store(odb: &Odb, line: &mut Line, state: &[u8]) -> (Tensor, Sealed) {
+    let mut transaction = odb.begin();
+    let source = Source { key: Some("w".to_owned()), ..Source::plain(&state) };
+    let chunks = transaction.add_sources(&[source], Some(line), &Progress::new()).unwrap();
+    let updates = transaction.take_updates();
+    let sealed = transaction.seal(&Progress::new()).unwrap();
+    line.advance(updates);
+    (tensor(state.len(), chunks.concat()), sealed)
+}
+
+/// Stores states on a line of their own, each in a pack.
+fn chain(odb: &Odb, states: &[Vec<u8>]) -> Vec<(Tensor, PackId)> {
+    let mut line = Line::new(u64::MAX);
+    let store = |state: &Vec<u8>| {
+        let (tensor, sealed) = store(odb, &mut line, state);
+        (tensor, sealed.pack.unwrap())
+    };
+    states.iter().map(store).collect()
+}
+
+fn assert_reads(storage: &MemoryStorage, made: &Tensor, state: &[u8]) {
+    for _ in 0..8 {
+        // Which of several copies the index names is drawn anew each time.
+        assert!(open(storage).read_tensor_bytes(made).unwrap() == state);
+    }
+}
+
+#[test]
+fn a_delta_that_is_met_again_is_relied_on_with_all_that_it_is_coded_against() {
+    let storage = memory();
+    let states = states(1, 4);
+    let writer = open(&storage);
+    let made = chain(&writer, &states);
+    let packs: Vec<PackId> = made.iter().map(|(_, pack)| *pack).collect();
+    for odb in [&writer, &open(&storage)] {
+        for is_verified in [false, true] {
+            let (_, again) = store(odb, &mut Line::new(0), &states[3]);
+            assert_eq!(again.pack, None, "{is_verified}");
+            let mut relied: Vec<PackId> = again.relied.iter().map(|relied| relied.pack).collect();
+            relied.sort_unstable();
+            let mut expected = packs.clone();
+            expected.sort_unstable();
+            assert_eq!(relied, expected, "{is_verified}");
+            assert!(odb.still_holds(&again).unwrap());
+        }
+    }
+    let (_, again) = store(&writer, &mut Line::new(0), &states[3]);
+    let aside = pack_bytes(&storage, &packs[1]);
+    storage.delete(&packs[1].key()).unwrap();
+    writer.refresh().unwrap();
+    assert!(!writer.still_holds(&again).unwrap(), "a link is gone");
+    overwrite(&storage, &packs[1].key(), &aside);
+    writer.exclude(&[packs[1]]);
+    assert!(!writer.still_holds(&again).unwrap(), "a link is condemned");
+}
+
+#[test]
+fn a_delta_of_which_a_link_is_gone_or_condemned_is_written_again_when_it_is_met_again() {
+    for is_condemned in [false, true] {
+        for is_known in [false, true] {
+            let storage = memory();
+            let states = states(2, 4);
+            let writer = open(&storage);
+            let made = chain(&writer, &states);
+            let (last, _) = &made[3];
+            let odb = if is_known { writer } else { open(&storage) };
+            if is_condemned {
+                odb.exclude(&[made[1].1]);
+            } else {
+                storage.delete(&made[1].1.key()).unwrap();
+                odb.refresh().unwrap();
+            }
+            let (again, sealed) = store(&odb, &mut Line::new(0), &states[3]);
+            assert!(sealed.added_len > LEN as u64, "it stands by itself: {is_condemned} {is_known}");
+            if is_condemned {
+                storage.delete(&made[1].1.key()).unwrap();
+            }
+            assert_eq!(again.data, last.data);
+            assert_reads(&storage, &again, &states[3]);
+            assert!(odb.read_tensor_bytes(&again).unwrap() == states[3]);
+        }
+    }
+}
