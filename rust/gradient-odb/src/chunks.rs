@@ -143,6 +143,19 @@ impl Odb {
         Some(links)
     }
 
+    /// Says how many links a chunk has that is coded against these; the most there may be if nobody can tell.
+    pub(crate) fn num_links(&self, bases: &[ChunkId]) -> u32 {
+        let mut next = bases.to_vec();
+        for num in 0..CHAIN_LEN_MAX {
+            let [base] = next[..] else { return if next.is_empty() { num } else { CHAIN_LEN_MAX } };
+            let base = ObjectName::from(base);
+            let Some(found) = self.index().find(&base) else { return CHAIN_LEN_MAX };
+            let Ok(bases) = self.bases_at(&base, &found) else { return CHAIN_LEN_MAX };
+            next = bases.into_iter().map(|base| ChunkId::from_bytes(base.id)).collect();
+        }
+        CHAIN_LEN_MAX
+    }
+
     /// Finds an object that a new commit may rely on without reading it.
     pub(crate) fn find_verified(&self, name: &ObjectName) -> Option<Found> {
         self.find_to_rely_on(name).ok().flatten().filter(|found| self.is_verified(name, found))

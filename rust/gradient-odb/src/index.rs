@@ -166,7 +166,8 @@ impl Index {
         recent.or_else(|| self.base.find(&name.id).as_ref().and_then(check))
     }
 
-    /// Adds the rows of a pack. They win over what was known of the same objects.
+    /// Adds the rows of a pack. They win over what was known of the same objects, but a delta does not over a chunk that
+    /// stands by itself.
     pub(crate) fn insert(&mut self, pack: PackId, len: u64, rows: &[ObjectRow]) {
         if self.contains_pack(&pack) {
             return; // A reader that listed the folder was faster than the writer of the pack.
@@ -178,6 +179,9 @@ impl Index {
         self.walked.remove(&pack);
         self.recent.reserve(rows.len());
         for row in rows {
+            if row.num_bases > 0 && self.find_to_rely_on(&row.name).is_some_and(|found| found.row.num_bases == 0) {
+                continue;
+            }
             self.recent.insert(row.name.id, Row::of(row, number));
         }
         self.generation += 1;

@@ -1,11 +1,13 @@
 //! Merges small packs into one, so that a long run does not end in a hundred thousand files.
 //!
 //! Entries are copied verbatim, held to their rows and CRCs on the way; trees and commits, held to their ids, go into new
-//! blocks; a commit keeps the number of bytes that it added. Nothing is taken away here: the caller publishes an
+//! blocks; a commit keeps the number of bytes that it added. Of several copies of a chunk the one is kept that needs least
+//! to be read: one that stands by itself before a delta. Nothing is taken away here: the caller publishes an
 //! operation that condemns the old packs, then [`Odb::retire`]s them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use gradient_object::ChunkId;
 use gradient_storage::Key;
 
 use crate::index::Found;
@@ -72,23 +74,14 @@ impl Odb {
         let chosen = choose(self.by_age(small)?, limits);
         let expected_len: u64 = chosen.iter().map(|(_, len)| len).sum();
         let mut merge = Merge::begin(self, expected_len)?;
-        let mut old = BTreeSet::new();
-        for (pack, len) in chosen {
-            progress.check()?;
-            match merge.take(&pack.key(), pack, len) {
-                Ok(()) => drop(old.insert(pack)),
-                // Gone meanwhile, or damaged: not ours to condemn. What was copied of it does no harm.
-                Err(error) if error.is_missing_file() => {}
-                Err(error) => drop(damage_of(pack, error)?),
-            }
-            progress.advance(len);
-        }
+        // Those that are gone meanwhile, or damaged, are not ours to condemn.
+        let old = merge.take_all(&chosen, PackId::key, progress)?;
         if old.len() < 2 {
             return Ok(None);
         }
         let finished = merge.pack.finish(merge.blocks.finish()?)?;
         self.insert_pack(&finished);
-        self.move_verified(&old, finished.id);
+        self.move_verified(&old, finished.id, &merge.chunks);
         Ok(Some(Merged { new: finished.id, old: old.into_iter().collect() }))
     }
 
@@ -114,22 +107,22 @@ impl Odb {
     /// [`OdbError::Storage`]: nothing was written.
     pub fn bring_back(&self, packs: &[PackId]) -> Result<Vec<PackId>, OdbError> {
         let mut merge = Merge::begin(self, 0)?;
-        let mut whole = Vec::new();
+        let key_of = |pack: &PackId| Key::trash_pack(pack.as_bytes());
+        let mut there = Vec::new();
         for pack in packs {
-            let key = Key::trash_pack(pack.as_bytes());
-            let taken = self.storage.len(&key).map_err(OdbError::from).and_then(|len| merge.take(&key, *pack, len));
-            match taken {
-                Ok(()) => whole.push(*pack),
-                // Somebody else has brought it back, or it is damaged; what was copied of it does no harm.
-                Err(error) if error.is_missing_file() => {}
-                Err(error) => drop(damage_of(*pack, error)?),
+            match self.storage.len(&key_of(pack)) {
+                Ok(len) => there.push((*pack, len)),
+                // Somebody else has brought it back.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => drop(damage_of(*pack, error.into())?),
             }
         }
+        let whole = merge.take_all(&there, key_of, &Progress::new())?;
         if !whole.is_empty() {
             let finished = merge.pack.finish(merge.blocks.finish()?)?;
             self.insert_pack(&finished);
         }
-        Ok(whole)
+        Ok(whole.into_iter().collect())
     }
 
     /// Returns the objects of a pack in the trash of which no pack that can be relied on holds a good copy: all copies
@@ -220,8 +213,11 @@ struct Merge<'a> {
     odb: &'a Odb,
     pack: PackBuilder<'a>,
     blocks: BlockBuilder,
-    chunks: HashSet<ObjectName>,
+    /// Those that were copied, and from where.
+    chunks: HashMap<ObjectName, PackId>,
     entry: Vec<u8>,
+    /// Of each chunk the pack with the copy to keep, and what that is coded against.
+    best: HashMap<ObjectName, (PackId, Vec<ChunkId>)>,
 }
 
 impl<'a> Merge<'a> {
@@ -230,19 +226,80 @@ impl<'a> Merge<'a> {
             odb,
             pack: PackBuilder::create(&*odb.storage, expected_len)?,
             blocks: BlockBuilder::default(),
-            chunks: HashSet::new(),
+            chunks: HashMap::new(),
             entry: Vec::new(),
+            best: HashMap::new(),
         })
     }
 
-    /// Copies everything of the pack under a key that is not there yet.
+    /// Copies everything of packs; returns those of which all was there and good. What was copied of others does no harm.
+    fn take_all(
+        &mut self,
+        packs: &[(PackId, u64)],
+        key_of: impl Fn(&PackId) -> Key,
+        progress: &Progress,
+    ) -> Result<BTreeSet<PackId>, OdbError> {
+        for (pack, len) in packs {
+            progress.check()?;
+            // What is wrong with it is seen when it is taken.
+            if let Ok(tail) = Tail::read_from(&*self.odb.storage, &key_of(pack), *pack, *len) {
+                self.compare_copies(&tail);
+            }
+        }
+        let mut whole = BTreeSet::new();
+        for (pack, len) in packs {
+            progress.check()?;
+            if self.is_taken(&key_of(pack), *pack, *len)? {
+                whole.insert(*pack);
+            }
+            progress.advance(*len);
+        }
+        if whole.len() < packs.len() {
+            // The copy that was to be kept may have been in one that is not whole: any other one will do.
+            self.best.clear();
+            for (pack, len) in packs.iter().filter(|(pack, _)| whole.contains(pack)).copied().collect::<Vec<_>>() {
+                if !self.is_taken(&key_of(&pack), pack, len)? {
+                    whole.remove(&pack);
+                }
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Copies a pack; false if it is gone or damaged.
+    fn is_taken(&mut self, key: &Key, pack: PackId, len: u64) -> Result<bool, OdbError> {
+        match self.take(key, pack, len) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_missing_file() => Ok(false),
+            Err(error) => damage_of(pack, error).map(|_| false),
+        }
+    }
+
+    /// Looks at a pack for better copies than those of the packs before it.
+    fn compare_copies(&mut self, tail: &Tail) {
+        for (row, bases) in tail.index.chunks() {
+            let copy = || (tail.pack, bases.to_vec());
+            let (best, of_best) = self.best.entry(row.name).or_insert_with(copy);
+            let is_better = match (bases, &of_best[..]) {
+                (_, []) => false,
+                ([], _) => true,
+                _ => *best != tail.pack && self.odb.num_links(bases) < self.odb.num_links(of_best),
+            };
+            if is_better {
+                (*best, *of_best) = copy();
+            }
+        }
+    }
+
+    /// Copies everything of the pack under a key that is not there yet, but no copy where another one is better.
     fn take(&mut self, key: &Key, pack: PackId, len: u64) -> Result<(), OdbError> {
         let storage = &*self.odb.storage;
         let tail = Tail::read_from(storage, key, pack, len)?;
         let mut chunks: Vec<_> = tail.index.chunks().collect();
         chunks.sort_unstable_by_key(|(row, _)| row.offset);
         for (row, bases) in chunks {
-            if self.chunks.contains(&row.name) {
+            let is_other_better = self.best.get(&row.name).is_some_and(|(best, _)| *best != pack);
+            if is_other_better || self.chunks.contains_key(&row.name) {
                 continue;
             }
             self.entry.resize(row.entry_len() as usize, 0);
@@ -262,7 +319,7 @@ impl<'a> Merge<'a> {
                 return Err(bad("its CRC is wrong"));
             }
             self.pack.append_verbatim(row, bases, &self.entry)?;
-            self.chunks.insert(row.name);
+            self.chunks.insert(row.name, pack);
         }
         let added: BTreeMap<[u8; 32], u64> =
             tail.index.commits().map(|(row, added_len)| (row.name.id, added_len)).collect();

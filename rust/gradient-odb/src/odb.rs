@@ -436,10 +436,11 @@ impl Odb {
     }
 
     /// Objects that were verified in old packs and copied from there to `new`, checked, are as good there.
-    pub(crate) fn move_verified(&self, old: &BTreeSet<PackId>, new: PackId) {
+    pub(crate) fn move_verified(&self, old: &BTreeSet<PackId>, new: PackId, copied: &HashMap<ObjectName, PackId>) {
         let mut verified = self.verified.write().unwrap_or_else(PoisonError::into_inner);
-        for pack in verified.values_mut() {
-            if old.contains(pack) {
+        for (object, pack) in verified.iter_mut() {
+            // Of several copies another one may have been taken.
+            if old.contains(pack) && copied.get(object).is_none_or(|from| from == pack) {
                 *pack = new;
             }
         }

@@ -4,7 +4,7 @@
 mod support;
 
 use gradient_object::Tensor;
-use gradient_odb::{Line, Odb, PackId, Progress, Sealed, Source};
+use gradient_odb::{Line, MergeLimits, Odb, PackId, Progress, Sealed, Source, VerifyLevel};
 use gradient_storage::{MemoryStorage, Storage};
 use support::{memory, noise, open, overwrite, pack_bytes, tensor};
 
@@ -102,5 +102,56 @@ fn a_delta_of_which_a_link_is_gone_or_condemned_is_written_again_when_it_is_met_
             assert_reads(&storage, &again, &states[3]);
             assert!(odb.read_tensor_bytes(&again).unwrap() == states[3]);
         }
+    }
+}
+
+/// Merges everything but the newest packs, and takes away what was merged.
+fn merge(odb: &Odb) -> usize {
+    for seed in 0..16 {
+        // Those that no commit is in are the oldest: these are to be spared.
+        support::commit(odb, &[&noise(100 + seed, 300)], &[], seed).unwrap();
+    }
+    let limits = MergeLimits { small_len: 1 << 20, num_small_max: 1, merged_len_max: 1 << 30 };
+    let merged = odb.merge_small(&limits, &Progress::new()).unwrap().unwrap();
+    odb.exclude(&merged.old);
+    odb.retire(&merged.old).unwrap();
+    merged.old.len()
+}
+
+#[test]
+fn merging_keeps_the_copy_that_stands_by_itself() {
+    // Which of two packs comes first is drawn.
+    for seed in 1..9 {
+        let storage = memory();
+        let states = states(seed, 3);
+        let made = chain(&open(&storage), &states);
+        let (last, _) = &made[2];
+        let odb = open(&storage);
+        odb.exclude(&[made[0].1]);
+        let (_, alone) = store(&odb, &mut Line::new(0), &states[2]);
+        assert!(alone.pack.is_some());
+        let odb = open(&storage);
+        assert_eq!(merge(&odb), 4);
+        // The middle link needs the anchor, the last one nothing.
+        let merged = odb.packs().into_iter().map(|pack| odb.verify_pack(&pack, VerifyLevel::Full, &Progress::new()));
+        let named: Vec<usize> = merged.map(|report| report.unwrap().bases.len()).filter(|num| *num > 0).collect();
+        assert_eq!(named, [1], "one delta is left");
+        assert_reads(&storage, last, &states[2]);
+        assert_reads(&storage, &made[1].0, &states[1]);
+    }
+}
+
+#[test]
+fn merging_loses_nothing_where_the_better_copy_is_in_a_damaged_pack() {
+    for seed in 1..9 {
+        let storage = memory();
+        let states = states(seed, 3);
+        let made = chain(&open(&storage), &states);
+        let odb = open(&storage);
+        odb.exclude(&[made[0].1]);
+        let (last, alone) = store(&odb, &mut Line::new(0), &states[2]);
+        support::flip(&storage, &alone.pack.unwrap(), 5000);
+        assert_eq!(merge(&open(&storage)), 3, "the damaged one is left where it is");
+        assert_reads(&storage, &last, &states[2]);
     }
 }
