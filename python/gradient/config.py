@@ -44,9 +44,9 @@ class GradientConfig:
         model_state: `"trainable"` stores what is frozen once and checks it by hash at resume.
         deltas: `"auto"` stores a tensor's chunk as the difference to an earlier commit's where that saves a tenth at
             least, `"all"` wherever it saves anything, `"off"` never. Needs a compression other than `"off"`.
-        staging_bytes_max: Bytes of earlier commits kept in memory to take differences to; None is a quarter of the
-            memory that is available, at most twice the state. Where it is too little, commits go without deltas. While
-            a commit is made, what the one before kept comes on top.
+        staging_bytes_max: Bytes of earlier commits kept in memory to take differences to; None is a quarter of what is
+            available at an engine's first commit, at most twice the state. Where it is too little, commits go without
+            deltas. While a commit is made, what the one before kept comes on top.
         max_restore_bytes: A restore makes at most so many bytes of tensors that the script does not have yet
             (optimizer state, registered values); None is the memory that is available.
 

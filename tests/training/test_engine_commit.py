@@ -398,3 +398,22 @@ def test_without_a_loader_the_first_commit_says_that_the_data_position_is_not_ca
 def test_an_engine_that_nobody_holds_any_more_lets_go_of_its_repository(run: Any, ws: Path) -> None:
     GradientEngine.attach(*run.parts, workspace=ws, repo="gpt").commit(1)
     assert all(session.closed for session in gradient.engine.session.open_sessions)
+
+
+# Memory for deltas
+
+
+def test_what_an_engine_may_keep_in_memory_is_set_once_and_not_by_what_it_keeps(
+    new_run: Callable[..., Any], ws: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(width=4096)
+    left = iter([1 << 40, 0, 0])
+    monkeypatch.setattr("gradient.engine.committing.available_bytes", lambda: next(left))
+    engine = GradientEngine.attach(*run.parts, workspace=ws, repo="gpt")
+    kinds = []
+    for step in range(3):
+        # To weights that have moved by so little, a delta saves more than a tenth.
+        with torch.no_grad():
+            run.model[0].weight.add_(1e-6)
+        kinds.append(engine.commit(step).kind)
+    assert kinds == ["anchor", "delta", "delta"]

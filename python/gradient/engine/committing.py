@@ -16,7 +16,6 @@ from gradient.progress import progress
 if TYPE_CHECKING:
     from gradient._core import CommitResult
     from gradient._types import Metrics
-    from gradient.config import GradientConfig
     from gradient.engine.session import Session
 
 logger = logging.getLogger("gradient")
@@ -64,7 +63,7 @@ def commit(
             create=branch is not None,
             compression="off" if session.config.compression == "off" else "auto",
             deltas=session.config.deltas,
-            staging_bytes_max=_staging_bytes_max(session.config),
+            staging_bytes_max=_staging_bytes_max(session),
             reanchor_interval=session.config.reanchor_interval,
             progress=show,
         )
@@ -126,16 +125,17 @@ def _way_back(session: Session, name: str) -> str:
     return f"go back by restoring: engine.resume({name!r})"
 
 
-def _staging_bytes_max(config: GradientConfig) -> int | None:
-    """Bytes of earlier commits that may be kept in memory; None where nobody says how much is available."""
+def _staging_bytes_max(session: Session) -> int:
+    """Bytes of earlier commits that may be kept in memory."""
+    config = session.config
     if config.deltas == "off" or config.compression == "off":
         return 0
     if config.staging_bytes_max is not None:
         return config.staging_bytes_max
-    try:
-        return available_bytes() // 4
-    except OSError:
-        return None
+    # Once: what is kept is no longer available, and must not lower what may be kept.
+    if session.staging_bytes_max is None:
+        session.staging_bytes_max = available_bytes() // 4
+    return session.staging_bytes_max
 
 
 def _tell(session: Session, result: CommitResult, notes: list[str]) -> None:

@@ -61,6 +61,8 @@ class Session:
         num_commits: Commits made by this engine.
         heard: Id of the commit that the repository made last, as far as this session was told.
         unheard: The conflict of a commit whose call was interrupted: the script has not been told yet.
+        staging_bytes_max: Bytes of earlier commits that may be kept in memory, where no setting says so; None before
+            the first commit.
         closed: It has come to its end.
     """
 
@@ -81,6 +83,7 @@ class Session:
     num_commits: int = 0
     heard: str | None = None
     unheard: ConflictError | None = None
+    staging_bytes_max: int | None = None
     closed: bool = False
     _said: set[str] = field(default_factory=set)
 
