@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pathlib
 from typing import Any
 
@@ -35,7 +36,8 @@ def live(state: State) -> tuple[GPT, torch.optim.AdamW]:
 
 def put(model: GPT, optimizer: torch.optim.AdamW, state: State) -> None:
     model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    # The optimizer would go on with the very tensors, and change `state` with its own.
+    optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
 
 def raw_bytes(model: GPT, optimizer: torch.optim.AdamW) -> int:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import pathlib
+import shutil
 import struct
-from typing import Any
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 
 import lab
-from gradient import GradientEngine
-from harness import alternate, folder, sync, table, trajectory
+from gradient import GradientConfig, GradientEngine
+from harness import ROOT, Sample, alternate, folder, sync, table, trajectory
 
 
-def attach(model: lab.GPT, optimizer: torch.optim.AdamW, workspace: pathlib.Path) -> GradientEngine:
-    return GradientEngine.attach(model, optimizer, workspace=workspace, repo="gpt")
+def attach(
+    model: lab.GPT,
+    optimizer: torch.optim.AdamW,
+    workspace: pathlib.Path,
+    *,
+    resume: str | None = None,
+    **settings: Any,
+) -> GradientEngine:
+    config = GradientConfig(workspace_path=workspace, repo_name="gpt", **settings)
+    return GradientEngine.attach(model, optimizer, config=config, resume=resume)
 
 
 def tree_bytes(path: pathlib.Path) -> int:
@@ -33,79 +48,159 @@ def metadata_bytes(pack: pathlib.Path) -> tuple[int, int]:
     return len(data) - payload, payload
 
 
-def commits(before: dict[str, Any], now: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Kind:
+    """How a commit of s220 comes to be, and with which settings."""
+
+    name: str
+    after: Literal["nothing", "a commit of s200", "a resume of s200"] = "nothing"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+KINDS = (
+    Kind("anchor, first of a repository"),
+    Kind('anchor, first of a repository, deltas="off"', settings={"deltas": "off"}),
+    Kind('anchor, steady state, deltas="off"', "a commit of s200", {"deltas": "off"}),
+    Kind("k = 20, steady state", "a commit of s200"),
+    Kind("k = 20, first of a process that resumed", "a resume of s200"),
+)
+
+
+class Commits:
+    """Commits of s220 in new repositories; what each stored is looked at before the next one is made."""
+
+    def __init__(self, states: pathlib.Path, root: pathlib.Path) -> None:
+        self.before, self.now = lab.load(states / "s200.pt"), lab.load(states / "s220.pt")
+        self.model, self.optimizer = lab.live(self.now)
+        self.stored: dict[str, tuple[int, int, int]] = {}
+        self._states, self._root = states, root
+        self._settle: list[Callable[[], None]] = []
+
+    def settle(self) -> None:
+        """Look at what the last sample stored, take it away, and let the disk come to rest."""
+        while self._settle:
+            self._settle.pop()()
+        os.sync()
+
+    def peer(self) -> Callable[[], object]:
+        self.settle()
+        lab.put(self.model, self.optimizer, self.now)
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        path = self._root / "state.pt"
+        self._settle.append(path.unlink)
+
+        def save() -> None:
+            torch.save(state, path)
+            sync(path)
+
+        return save
+
+    def ours(self, kind: Kind) -> Callable[[], object]:
+        self.settle()
+        workspace = self._root / "workspace"
+        lab.put(self.model, self.optimizer, self.now if kind.after == "nothing" else self.before)
+        engine = attach(self.model, self.optimizer, workspace, **kind.settings)
+        commit, close = (lambda: engine.commit(220)), engine.close
+        if kind.after != "nothing":
+            engine.commit(200)
+            lab.put(self.model, self.optimizer, self.now)
+        if kind.after == "a resume of s200":
+            engine.close()
+            commit, close = in_new_process(self._states, workspace)
+        size, packs = tree_bytes(workspace), set(workspace.rglob("*.pack"))
+
+        def look() -> None:
+            (pack,) = set(workspace.rglob("*.pack")) - packs
+            self.stored[kind.name] = tree_bytes(workspace) - size, *metadata_bytes(pack)
+            close()
+            shutil.rmtree(workspace)
+
+        self._settle.append(look)
+        return commit
+
+
+def in_new_process(states: pathlib.Path, workspace: pathlib.Path) -> tuple[Callable[[], object], Callable[[], None]]:
+    """A process that has resumed: (have it commit s220, let it end)."""
+    command = [sys.executable, __file__, str(states), str(workspace)]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+
+    def wait() -> None:
+        if not child.stdout or not child.stdout.readline():
+            raise RuntimeError("the process that resumes has failed")
+
+    def commit() -> None:
+        if child.stdin:
+            child.stdin.write(b"go\n")
+            child.stdin.flush()
+        wait()
+
+    def close() -> None:
+        child.communicate()
+
+    wait()
+    return commit, close
+
+
+def resumed(states: pathlib.Path, workspace: pathlib.Path) -> None:
+    """What `in_new_process` runs: says a line when it is ready, and one when the commit that it is told to make is."""
+    now = lab.load(states / "s220.pt")
     model, optimizer = lab.live(now)
-    raw = lab.raw_bytes(model, optimizer)
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    added: list[int] = []
-    metadata: list[tuple[int, int]] = []
-    engines: list[GradientEngine] = []
-    kept: list[tuple[pathlib.Path, int, set[pathlib.Path]]] = []
+    engine = attach(model, optimizer, workspace, resume="latest")
+    lab.put(model, optimizer, now)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    engine.commit(220)
+    print("done", flush=True)
+    sys.stdin.read()
+    engine.close()
+
+
+def commits(states: pathlib.Path) -> None:
     with folder() as root:
-        count = iter(range(1_000_000))
-
-        def measure_last() -> None:
-            if engines:
-                workspace, size, packs = kept.pop()
-                added.append(tree_bytes(workspace) - size)
-                (pack,) = set(workspace.rglob("*.pack")) - packs
-                metadata.append(metadata_bytes(pack))
-                engines.pop().close()
-
-        def ours(steady: bool) -> Any:
-            measure_last()
-            workspace = root / f"workspace-{next(count)}"
-            lab.put(model, optimizer, before if steady else now)
-            engine = attach(model, optimizer, workspace)
-            engines.append(engine)
-            if steady:
-                engine.commit(200)
-                lab.put(model, optimizer, now)
-            kept.append((workspace, tree_bytes(workspace), set(workspace.rglob("*.pack"))))
-            return lambda: engine.commit(220)
-
-        def peer() -> Any:
-            path = root / f"state-{next(count)}.pt"
-
-            def save() -> None:
-                torch.save(state, path)
-                sync(path)
-
-            return save
-
-        seconds = alternate(
-            {
-                "torch.save + fsync": peer,
-                "commit, first of a process": lambda: ours(steady=False),
-                "commit, steady state": lambda: ours(steady=True),
-            }
+        made = Commits(states, root)
+        raw = lab.raw_bytes(made.model, made.optimizer)
+        samples: dict[str, Sample] = {"torch.save + fsync": made.peer}
+        samples |= {kind.name: functools.partial(made.ours, kind) for kind in KINDS}
+        seconds = alternate(samples)
+        made.settle()
+    run = f"AdamW, fp32, {lab.learning_rate(made.now)}"
+    table(f"durable commit of s220, verified ({run}; k = 20: s220 on s200)", seconds, "torch.save + fsync", raw)
+    for name, (added, other, payload) in made.stored.items():
+        print(
+            f"  {name:44s} ratio {raw / added:.4f}: {added:,} bytes, of the pack {payload:,} payload, {other:,} other"
         )
-        table("durable commit, verified (AdamW, fp32, s220)", seconds, "torch.save + fsync", raw)
-        measure_last()
-    size, payload = metadata[-1]
-    print(f"  raw {raw:,} bytes; stored {added[-1]:,}; ratio {raw / added[-1]:.3f}")
-    print(f"  pack bytes that are no chunk payload: {size:,} ({size / 1024:.1f} KiB); payload {payload:,}")
 
 
-def restores(now: dict[str, Any]) -> None:
-    model, optimizer = lab.live(now)
+def restores(states: pathlib.Path) -> None:
+    before, now = lab.load(states / "s200.pt"), lab.load(states / "s220.pt")
+    model, optimizer = lab.live(before)
     raw = lab.raw_bytes(model, optimizer)
     with folder() as root:
         engine = attach(model, optimizer, root / "workspace")
+        engine.commit(200)
+        lab.put(model, optimizer, now)
         engine.commit(220)
         path = root / "state.pt"
         torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
 
-        def load(mmap: bool) -> None:
-            state = torch.load(path, weights_only=True, mmap=mmap)
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
+        def load(mmap: bool) -> Sample:
+            # Objects of its own: the optimizer goes on with the very tensors that were loaded, mapped or not, and
+            # whoever restores into those next would pay for it.
+            own_model, own_optimizer = lab.live(before)
+
+            def timed() -> None:
+                state = torch.load(path, weights_only=True, mmap=mmap)
+                own_model.load_state_dict(state["model"])
+                own_optimizer.load_state_dict(state["optimizer"])
+
+            return lambda: timed
 
         seconds = alternate(
             {
-                "torch.load + load_state_dict": lambda: lambda: load(False),
-                "torch.load(mmap=True) + load_state_dict": lambda: lambda: load(True),
-                "resume, verified": lambda: lambda: engine.resume("main@220"),
+                "torch.load + load_state_dict": load(mmap=False),
+                "torch.load(mmap=True) + load_state_dict": load(mmap=True),
+                "resume an anchor, verified": lambda: lambda: engine.resume("main@200"),
+                "resume a delta, k = 20, verified": lambda: lambda: engine.resume("main@220"),
             }
         )
         table("restore into the live model and optimizer, files cached", seconds, "torch.load + load_state_dict", raw)
@@ -114,13 +209,15 @@ def restores(now: dict[str, Any]) -> None:
 
 def main() -> None:
     states = trajectory()
-    before, now = lab.load(states / "s200.pt"), lab.load(states / "s220.pt")
-    commits(before, now)
-    restores(now)
+    commits(states)
+    restores(states)
 
 
 if __name__ == "__main__":
-    from harness import describe
+    if len(sys.argv) > 1:
+        resumed(*(pathlib.Path(argument) for argument in sys.argv[1:]))
+    else:
+        from harness import describe
 
-    describe()
-    main()
+        describe()
+        main()
