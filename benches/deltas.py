@@ -65,7 +65,8 @@ def line(states: pathlib.Path) -> None:
             stored[step] = engine.commit(step).added_bytes
         seconds = alternate({f"main@{step}": resuming(engine, step) for step in steps})
     print("\na line of commits at default settings: ratio of each, and a restore of it, verified, files cached")
-    print("(weights and both moments, fp32, AdamW, lr 6e-4 with cosine)")
+    print("(weights and both moments, fp32, AdamW, lr 6e-4 with cosine; chunks that change all over are coded against")
+    print("their last anchor, however many steps ago that was)")
     times(seconds, raw, stored)
 
 
