@@ -46,7 +46,7 @@ class GradientConfig:
             least, `"all"` wherever it saves anything, `"off"` never. Needs a compression other than `"off"`.
         staging_bytes_max: Bytes of earlier commits kept in memory to take differences to; None is a quarter of what is
             available at an engine's first commit, at most twice the state. Where it is too little, commits go without
-            deltas. While a commit is made, what the one before kept comes on top.
+            deltas.
         max_restore_bytes: A restore makes at most so many bytes of tensors that the script does not have yet
             (optimizer state, registered values); None is the memory that is available.
 

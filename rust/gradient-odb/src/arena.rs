@@ -56,6 +56,16 @@ impl StagedBytes {
         &mut self.buffer[..self.len]
     }
 
+    /// Returns a copy that takes no more memory than it has bytes; none if this one takes no more.
+    pub(crate) fn shortened(&self) -> Option<Self> {
+        (self.len < self.buffer.len()).then(|| Self::copy_of(self.bytes()))
+    }
+
+    /// Copies bytes to memory of just their length.
+    pub(crate) fn copy_of(bytes: &[u8]) -> Self {
+        Self { buffer: bytes.to_vec(), len: bytes.len(), arena: None }
+    }
+
     /// Leaves the memory to the next chunk of this thread.
     pub(crate) fn keep_for_this_thread(mut self) {
         if self.arena.is_some() {

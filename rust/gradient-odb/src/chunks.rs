@@ -205,6 +205,7 @@ impl Odb {
             self.with_chain_at(&name, found, |raw, chain| {
                 let mut bytes = self.arena.take(raw.len());
                 bytes.bytes_mut().copy_from_slice(raw);
+                let bytes = bytes.shortened().unwrap_or(bytes);
                 let (chain_len, links) = (chain.encoded_len, chain.links.iter().map(|(link, _)| *link).collect());
                 Ok(BaseChunk { id: *id, bytes: Arc::new(bytes), chain_len, links })
             })

@@ -107,11 +107,11 @@ struct Shared<'s> {
     coding: Coding,
 }
 
-impl<'s> Shared<'s> {
-    /// What the line keeps for a chunk.
-    fn slot(&self, piece: &Piece) -> Option<&'s Slot> {
+impl Shared<'_> {
+    /// Takes what the line keeps for a chunk.
+    fn take_slot(&self, piece: &Piece) -> Option<Slot> {
         let key = self.sources[piece.source].key.as_deref()?;
-        self.line?.slot(key, piece.number())
+        self.line?.take_slot(key, piece.number())
     }
 }
 
@@ -181,7 +181,7 @@ impl<'a> Transaction<'a> {
             written.and(outcome)
         })?;
         self.has_failed = false;
-        self.updates.slots.extend(updates(shared, &ids, slots));
+        self.updates.slots.extend(updates(shared, &ids, &slots));
         self.updates.had_no_room |= room.was_short();
         Ok(ids)
     }
@@ -280,13 +280,15 @@ impl<'a> Transaction<'a> {
     }
 }
 
-/// What becomes of the line: the slots of what was written, and what it kept for all else.
-fn updates(shared: Shared<'_>, ids: &[Vec<ChunkId>], mut slots: HashMap<Place, Slot>) -> Vec<Update> {
+/// What becomes of the line: the slots of what was written, for each place that it is in, and what it kept for all else.
+fn updates(shared: Shared<'_>, ids: &[Vec<ChunkId>], slots: &HashMap<Place, Slot>) -> Vec<Update> {
+    let of_id: HashMap<ChunkId, &Slot> =
+        slots.iter().map(|((source, number), slot)| (ids[*source][*number], slot)).collect();
     let of_source = |(source, ids): (usize, &Vec<ChunkId>)| {
         let key = shared.sources[source].key.clone()?;
-        let slots = (0..ids.len()).map(|number| {
-            let before = || Slot::after_known(shared.line.and_then(|line| line.slot(&key, number)));
-            slots.remove(&(source, number)).unwrap_or_else(before)
+        let slots = ids.iter().enumerate().map(|(number, id)| match of_id.get(id) {
+            Some(slot) => (*slot).clone(),
+            None => shared.line.and_then(|line| line.take_slot(&key, number)).unwrap_or_default(),
         });
         let slots = slots.collect();
         Some(Update { key, slots })
@@ -399,14 +401,14 @@ struct Ground {
 
 /// Returns what a chunk may be coded against; none if that is gone, damaged, or nothing of it may be relied on. A base
 /// that can not be read is no reason to keep anybody from their commit.
-fn ground_for(shared: Shared<'_>, slot: Option<&Slot>, raw_len: usize) -> Option<Ground> {
-    let slot = slot.filter(|_| shared.coding.deltas != Deltas::Off)?;
+fn ground_for(shared: Shared<'_>, slot: &mut Option<Slot>, raw_len: usize) -> Option<Ground> {
+    let slot = slot.as_mut().filter(|_| shared.coding.deltas != Deltas::Off)?;
     let odb = shared.odb;
-    let base = match &slot.base {
+    let base = match std::mem::take(&mut slot.base) {
         Candidate::None => return None,
-        Candidate::Resident(base) => Arc::clone(base),
+        Candidate::Resident(base) => base,
         Candidate::Stored(id) => {
-            let base = shared.room.take(raw_len).then(|| odb.read_base(id).ok()).flatten()?;
+            let base = shared.room.take(raw_len).then(|| odb.read_base(&id).ok()).flatten()?;
             // The end of a chain that can not go on: what it begins with may serve.
             let first = base.links.last().filter(|_| !base.can_carry(0)).copied();
             Arc::new(match first {
@@ -429,10 +431,10 @@ fn ground_for(shared: Shared<'_>, slot: Option<&Slot>, raw_len: usize) -> Option
 fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outcome, OdbError> {
     let Work { piece, id, staged, unverified } = work;
     let raw = staged.bytes();
-    let slot = shared.slot(&piece);
+    let mut slot = shared.take_slot(&piece);
     // A chunk whose copies are all damaged may be what its base is coded against: it has to stand by itself.
     let is_known = unverified.is_some() || shared.odb.has_chunk(&id);
-    let mut ground = if is_known { None } else { ground_for(shared, slot, raw.len()) };
+    let mut ground = if is_known { None } else { ground_for(shared, &mut slot, raw.len()) };
     let was_tried = ground.is_some();
     let layout = shared.sources[piece.source].layout.at(piece.offset);
     let mut payload = shared.odb.arena.take(raw.len());
@@ -465,7 +467,7 @@ fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outc
     };
     let place = (piece.source, piece.number());
     let Some(len) = encoded.len else {
-        let slot = shared.room.keep(Slot::after_anchor(slot, chunk(raw.len(), None), was_tried), &id);
+        let slot = shared.room.keep(Slot::after_anchor(slot.as_ref(), chunk(raw.len(), None), was_tried), &id);
         let entry = NewEntry::new(id, raw.len(), Vec::new(), &[], Payload::Raw(Arc::clone(&staged)))?;
         return Ok(Outcome::New(Box::new(New { entry, place, slot, relied: Vec::new() })));
     };
@@ -496,7 +498,7 @@ fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outc
     let entry = NewEntry::new(id, raw.len(), of_base, &encoded.pipeline, Payload::Coded(payload, len))?;
     let slot = match base {
         Some(base) => Slot::after_delta(Arc::clone(base), chunk(len, Some(base))),
-        None => Slot::after_anchor(slot, chunk(len, None), was_tried),
+        None => Slot::after_anchor(slot.as_ref(), chunk(len, None), was_tried),
     };
     let slot = shared.room.keep(slot, &id);
     let relied = ground.map_or_else(Vec::new, |ground| ground.relied);

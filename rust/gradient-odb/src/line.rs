@@ -5,15 +5,20 @@
 //! entries of its chain together are not longer than one and a quarter of the raw bytes; otherwise the anchor that the
 //! newest was coded against. Whatever a base was chosen for, the bound is looked at again when the chunk is coded. Where
 //! deltas do not pay nothing is kept, and it is tried again after 1, 2, 4 ... 64 commits.
+//!
+//! A commit takes each base out of the line when it comes to the chunk, so that the memory of one that has served goes to
+//! the chunks that follow. If that commit fails, the line still knows what its bases are, and reads them when they are
+//! needed.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use gradient_object::ChunkId;
 
 use crate::ObjectName;
 use crate::arena::StagedBytes;
+use crate::odb::lock;
 
 /// Most links of a chain that is made; readers take a few more.
 const LINKS_MAX: usize = 60;
@@ -23,7 +28,7 @@ const WAIT_MAX: u8 = 64;
 /// What the chunks of the next commit may be coded against.
 #[derive(Debug, Default)]
 pub struct Line {
-    slots: HashMap<String, Vec<Slot>>,
+    slots: HashMap<String, Vec<Mutex<Slot>>>,
     /// Bytes of the bases that may be kept.
     resident_max: u64,
     had_no_room: bool,
@@ -96,7 +101,7 @@ impl Line {
 
     /// Makes the chunks of a stored tensor what the next commit's may be coded against.
     pub fn seed(&mut self, key: String, chunks: &[ChunkId]) {
-        let slot = |id: &ChunkId| Slot { base: Candidate::Stored(*id), ..Slot::default() };
+        let slot = |id: &ChunkId| Mutex::new(Slot { base: Candidate::Stored(*id), ..Slot::default() });
         self.slots.insert(key, chunks.iter().map(slot).collect());
     }
 
@@ -105,19 +110,28 @@ impl Line {
         self.resident_max
     }
 
-    /// Returns what is kept for a chunk.
-    pub(crate) fn slot(&self, key: &str, number: usize) -> Option<&Slot> {
-        self.slots.get(key).and_then(|slots| slots.get(number))
+    /// Takes what is kept for a chunk. Of a base only the id stays here.
+    pub(crate) fn take_slot(&self, key: &str, number: usize) -> Option<Slot> {
+        let mut slot = lock(self.slots.get(key)?.get(number)?);
+        let stays = match &slot.base {
+            Candidate::Resident(base) => Candidate::Stored(base.id),
+            Candidate::Stored(id) => Candidate::Stored(*id),
+            Candidate::None => Candidate::None,
+        };
+        let base = std::mem::replace(&mut slot.base, stays);
+        Some(Slot { base, ..*slot })
     }
 
     /// Goes on to a commit that was published: tensors that it does not have are forgotten.
     pub fn advance(&mut self, updates: Updates) {
         self.slots.clear();
         let mut resident = 0;
+        let mut counted = HashSet::new();
         for Update { key, mut slots } in updates.slots {
             for slot in &mut slots {
                 if let Candidate::Resident(base) = &slot.base {
-                    let len = base.bytes.bytes().len() as u64;
+                    let is_shared = !counted.insert(Arc::as_ptr(base));
+                    let len = if is_shared { 0 } else { base.bytes.bytes().len() as u64 };
                     if resident + len > self.resident_max {
                         slot.base = Candidate::None;
                         self.had_no_room = true;
@@ -126,7 +140,7 @@ impl Line {
                     }
                 }
             }
-            self.slots.insert(key, slots);
+            self.slots.insert(key, slots.into_iter().map(Mutex::new).collect());
         }
         self.had_no_room |= updates.had_no_room;
     }
@@ -168,19 +182,22 @@ impl Room {
     /// Keeps what a slot newly has as its base, the chunk `id` itself, if there is room.
     pub(crate) fn keep(&self, slot: Slot, id: &ChunkId) -> Slot {
         let Candidate::Resident(base) = &slot.base else { return slot };
-        if base.id != *id || self.take(base.bytes.bytes().len()) {
+        if base.id != *id {
             return slot;
         }
-        Slot { base: Candidate::None, ..slot }
+        let len = base.bytes.bytes().len();
+        let base = self.take(len).then(|| match base.bytes.shortened() {
+            Some(bytes) => {
+                let bytes = Arc::new(bytes);
+                Arc::new(BaseChunk { id: base.id, bytes, chain_len: base.chain_len, links: base.links.clone() })
+            }
+            None => Arc::clone(base),
+        });
+        Slot { base: base.map_or(Candidate::None, Candidate::Resident), ..slot }
     }
 }
 
 impl Slot {
-    /// The slot after a chunk that was there already.
-    pub(crate) fn after_known(before: Option<&Self>) -> Self {
-        before.cloned().unwrap_or_default()
-    }
-
     /// The slot after an anchor of `chunk`, which is its own base; `was_tried`: a delta did not pay.
     pub(crate) fn after_anchor(before: Option<&Self>, chunk: BaseChunk, was_tried: bool) -> Self {
         let (mut misses, mut wait) = before.map_or((0, 0), |slot| (slot.misses, slot.wait));
@@ -259,9 +276,45 @@ mod tests {
         let slot = |number| Slot::after_anchor(None, chunk(number, 900, 0), false);
         let slots = vec![Update { key: "w".to_owned(), slots: vec![slot(1), slot(2)] }];
         line.advance(Updates { slots, had_no_room: false });
-        assert!(base_of(line.slot("w", 0).expect("is there")).is_some());
-        assert!(base_of(line.slot("w", 1).expect("is there")).is_none());
+        assert!(base_of(&line.take_slot("w", 0).expect("is there")).is_some());
+        assert!(base_of(&line.take_slot("w", 1).expect("is there")).is_none());
         assert!(line.take_had_no_room());
         assert!(!line.take_had_no_room());
+    }
+
+    #[test]
+    fn a_base_that_was_taken_is_held_by_who_took_it_alone_and_is_still_known() {
+        let mut line = Line::new(u64::MAX);
+        let slot = Slot::after_anchor(None, chunk(1, 900, 0), false);
+        let id = base_of(&slot).expect("it is its own base");
+        line.advance(Updates { slots: vec![Update { key: "w".to_owned(), slots: vec![slot] }], had_no_room: false });
+        let Some(Slot { base: Candidate::Resident(taken), .. }) = line.take_slot("w", 0) else { panic!("it was kept") };
+        assert_eq!(Arc::strong_count(&taken), 1);
+        let again = line.take_slot("w", 0).expect("is there");
+        assert!(matches!(again.base, Candidate::Stored(known) if known == id));
+    }
+
+    #[test]
+    fn a_base_that_several_chunks_share_takes_room_once() {
+        let mut line = Line::new(1500);
+        let slot = Slot::after_anchor(None, chunk(1, 900, 0), false);
+        let update = |key: &str| Update { key: key.to_owned(), slots: vec![slot.clone()] };
+        line.advance(Updates { slots: vec![update("a"), update("b")], had_no_room: false });
+        assert!(!line.take_had_no_room());
+        assert!(["a", "b"].iter().all(|key| line.take_slot(key, 0).is_some_and(|slot| base_of(&slot).is_some())));
+    }
+
+    #[test]
+    fn a_base_takes_no_more_memory_than_it_has_bytes() {
+        let len = gradient_object::CHUNK_BYTES / 2;
+        let bytes = Arc::new(Arc::new(Arena::default()).take(len));
+        assert!(bytes.shortened().is_some(), "its memory is a whole chunk's");
+        let id = ChunkId::of(bytes.bytes());
+        let slot = Slot::after_anchor(None, BaseChunk { id, bytes, chain_len: len, links: Vec::new() }, false);
+        let Slot { base: Candidate::Resident(kept), .. } = Room::new(u64::MAX).keep(slot, &id) else {
+            panic!("there is room")
+        };
+        assert!(kept.bytes.shortened().is_none());
+        assert_eq!(ChunkId::of(kept.bytes.bytes()), id);
     }
 }

@@ -155,3 +155,39 @@ fn merging_loses_nothing_where_the_better_copy_is_in_a_damaged_pack() {
         assert_reads(&storage, &last, &states[2]);
     }
 }
+
+#[test]
+fn a_line_goes_on_after_a_commit_that_failed() {
+    let storage = memory();
+    let odb = open(&storage);
+    let states = states(3, 3);
+    let mut line = Line::new(u64::MAX);
+    store(&odb, &mut line, &states[0]);
+    let mut failed = odb.begin();
+    let source = Source { key: Some("w".to_owned()), ..Source::plain(&states[1]) };
+    failed.add_sources(&[source], Some(&line), &Progress::new()).unwrap();
+    drop(failed);
+    let (made, sealed) = store(&odb, &mut line, &states[2]);
+    assert!(sealed.added_len < LEN as u64 / 10, "it is a delta");
+    assert_reads(&storage, &made, &states[2]);
+}
+
+#[test]
+fn tensors_of_equal_content_both_have_a_base_from_then_on() {
+    let storage = memory();
+    let odb = open(&storage);
+    let (states, mut line) = (states(4, 3), Line::new(u64::MAX));
+    let mut added = Vec::new();
+    // Equal at first, and then each for itself.
+    for pair in [[0, 0], [1, 2]] {
+        let keyed =
+            |(key, number): (&str, usize)| Source { key: Some(key.to_owned()), ..Source::plain(&states[number]) };
+        let sources: Vec<Source<'_>> = ["a", "b"].into_iter().zip(pair).map(keyed).collect();
+        let mut transaction = odb.begin();
+        transaction.add_sources(&sources, Some(&line), &Progress::new()).unwrap();
+        let updates = transaction.take_updates();
+        added.push(transaction.seal(&Progress::new()).unwrap().added_len);
+        line.advance(updates);
+    }
+    assert!(added[0] > LEN as u64 && added[1] < LEN as u64 / 10, "{added:?}");
+}

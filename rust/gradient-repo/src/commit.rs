@@ -128,6 +128,7 @@ impl Repository {
             transaction.set_coding(coding);
             let (root, raw_len) = stage(&mut transaction, request, state.line.line(), progress)?;
             if let Some(existing) = self.existing(&state.head, request, root, raw_len)? {
+                let updates = transaction.take_updates();
                 // Chunks that were found damaged, written again.
                 if transaction.has_new_chunks() && seal(transaction, &mut num_removals, progress)?.is_none() {
                     continue;
@@ -137,6 +138,7 @@ impl Repository {
                     self.storage.sync(Folder::Ops)?;
                     state.durable = state.head.operation.n;
                 }
+                state.line.stay(updates);
                 return Ok(existing);
             }
             let commit = Commit {

@@ -54,6 +54,11 @@ impl LineState {
         &self.line
     }
 
+    /// Stays at the commit that the state was found to be.
+    pub(crate) fn stay(&mut self, updates: Updates) {
+        self.line.advance(updates);
+    }
+
     /// Goes on to a commit that is published. Returns what is worth saying, once.
     pub(crate) fn advance(
         &mut self,

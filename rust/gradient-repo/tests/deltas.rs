@@ -382,3 +382,25 @@ fn a_delta_is_read_as_long_as_any_copy_of_its_base_is_good() {
         }
     }
 }
+
+#[test]
+fn a_state_that_was_committed_already_leaves_its_bases_in_memory() {
+    let (storage, repo) = new();
+    let (mut run, mut chance) = (Run::new(&repo), Chance(15));
+    let mut weights = chance.weights(20_000);
+    run.commit(bytes(&weights));
+    let (anchor, whole) =
+        support::all(&storage).into_iter().find(|(key, _)| key.folder() == Folder::Packs).expect("a pack");
+    chance.small_step(&mut weights);
+    run.commit(bytes(&weights));
+    run.step -= 1;
+    assert!(run.commit(bytes(&weights)).existing);
+    // Nothing is read from the disk for the next one.
+    let mut spoiled = whole.clone();
+    spoiled[500] ^= 1;
+    support::put(&storage, &anchor, &spoiled);
+    chance.small_step(&mut weights);
+    assert_eq!(run.commit(bytes(&weights)).kind, CommitKind::Delta);
+    support::put(&storage, &anchor, &whole);
+    run.assert_all_come_back(&storage);
+}
