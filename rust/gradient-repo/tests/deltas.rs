@@ -404,3 +404,21 @@ fn a_state_that_was_committed_already_leaves_its_bases_in_memory() {
     support::put(&storage, &anchor, &whole);
     run.assert_all_come_back(&storage);
 }
+
+#[test]
+fn the_first_commit_after_a_resume_reads_no_base_that_may_not_be_kept() {
+    let (storage, repo) = new();
+    let (mut run, mut chance) = (Run::new(&repo), Chance(16));
+    let mut weights = chance.weights(20_000);
+    run.commit(bytes(&weights));
+    chance.small_step(&mut weights);
+    for (resident_max, expected) in [(79_999, CommitKind::Anchor), (80_000, CommitKind::Delta)] {
+        let other = reopen(&storage);
+        let storing = Storing { resident_max, ..Storing::default() };
+        let mut resumed = Run { repo: &other, step: run.step, base: run.base, storing, ..Run::new(&other) };
+        let outcome = resumed.commit(bytes(&weights));
+        assert_eq!(outcome.kind, expected);
+        assert!(outcome.notices.iter().any(|notice| notice.contains("staging_bytes_max")));
+        chance.small_step(&mut weights);
+    }
+}
