@@ -44,8 +44,15 @@ const SAMPLE_ERROR_MAX: f32 = 1.02;
 /// zstd codes 0.3 GB/s a core where a disk writes more than 1: what it takes off bytes of no known kind must be a quarter.
 const MATCHES_SAVING_MIN: f32 = 0.25;
 
-/// A delta is sparse if at most such a share of its elements is not zero.
-const SPARSE_SHARE_MAX: f32 = 0.12;
+/// A delta is sparse if at most such a share of its elements is not zero: it is short then, and read fast.
+const SPARSE_SHARE: f32 = 0.05;
+
+/// With more, up to this share, it is if that is not so much longer than planes should be; they are mostly longer.
+const SPARSE_SHARE_MAX: f32 = 0.25;
+const SPARSE_WORTH: f32 = 1.2;
+
+/// What a gap takes more than its entropy, about.
+const GAP_EXCESS_BITS: f32 = 0.2;
 
 /// Rows shorter than this are no rows of a matrix whose columns differ.
 const ROW_LEN_MIN: usize = 8;
@@ -306,18 +313,27 @@ fn plan_delta(raw: &[u8], layout: &Layout, base: &[u8]) -> DeltaPlan {
 
 /// Judges a delta by a sample of it.
 fn judge(stage: &Stage, delta: &[u8], width: usize, n: usize) -> DeltaPlan {
-    let num_zero = delta.chunks_exact(width).filter(|element| element.iter().all(|byte| *byte == 0)).count();
+    let values: Vec<u8> =
+        delta.chunks_exact(width).filter(|element| element.iter().any(|byte| *byte != 0)).flatten().copied().collect();
     let total = (delta.len() / width) as f32;
     // One more than were seen: no sample shows that there are none.
-    let share = (total - num_zero as f32 + 1.0) / (total + 1.0);
-    let is_sparse = share <= SPARSE_SHARE_MAX;
-    let len = if is_sparse {
-        let gap_bits = 2.0 - share.log2();
-        share * n as f32 * (gap_bits + 4.0 * width as f32) / 8.0
-    } else {
-        cost(&counts_of_planes(delta, width, false), n)
-    };
+    let share = ((values.len() / width) as f32 + 1.0) / (total + 1.0);
+    let mut len = cost(&counts_of_planes(delta, width, false), n);
+    let mut is_sparse = false;
+    if share <= SPARSE_SHARE_MAX {
+        let gap_bits = GAP_EXCESS_BITS + entropy_of(share) / share;
+        let of_values = cost(&counts_of_planes(&values, width, false), n).min((width * n) as f32);
+        let of_sparse = share * (gap_bits * n as f32 / 8.0 + of_values);
+        is_sparse = share <= SPARSE_SHARE || of_sparse < SPARSE_WORTH * len;
+        len = if is_sparse { of_sparse } else { len };
+    }
     DeltaPlan { stage: stage.clone(), is_sparse, len: len + PARTS_BYTES + BASE_BYTES }
+}
+
+/// The bits that it takes to say of an element whether it is one of such a share of all.
+fn entropy_of(share: f32) -> f32 {
+    let rest = (1.0 - share).max(f32::MIN_POSITIVE);
+    -share * share.log2() - rest * rest.log2()
 }
 
 /// Turns `bytes` into the difference to `base`.

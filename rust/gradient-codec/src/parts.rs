@@ -12,7 +12,10 @@ use crate::{CodecError, Scratch};
 pub(crate) const ROW_BYTES: usize = 5;
 
 /// From this share of one value on, matches may be better friends than frequencies.
-const REPEATING_SHARE: f32 = 0.75;
+pub(crate) const REPEATING_SHARE: f32 = 0.5;
+
+/// The same of exponents, in which nothing repeats before nearly all of them are the same.
+pub(crate) const REPEATING_SHARE_OF_FLOATS: f32 = 0.75;
 
 /// What is tried before a whole plane is coded.
 const TRIED_BYTES: usize = 8 << 10;
@@ -81,15 +84,21 @@ impl Row {
     }
 }
 
-/// Appends a plane, coded by what is cheapest as far as a look at it tells. Raw, and then nothing is appended, if nothing
+/// Appends a plane, coded by what is cheapest as far as a look at it tells; matches are looked for where one value has
+/// the share `repeating` or more. Raw, and then nothing is appended, if nothing
 /// takes a fiftieth off or it does not fit.
 ///
 /// # Errors
 /// [`CodecError::OutOfMemory`], [`CodecError::NotEncoded`].
-pub(crate) fn append_coded(plane: &[u8], scratch: &mut Scratch, out: &mut Output<'_>) -> Result<Row, CodecError> {
+pub(crate) fn append_coded(
+    plane: &[u8],
+    repeating: f32,
+    scratch: &mut Scratch,
+    out: &mut Output<'_>,
+) -> Result<Row, CodecError> {
     let start = out.len();
     let mut part = std::mem::take(&mut scratch.part);
-    let coder = append_by_coder(plane, scratch, &mut part, out);
+    let coder = append_by_coder(plane, repeating, scratch, &mut part, out);
     scratch.part = part;
     let (coder, len) = (coder?, out.len() - start);
     if coder == Coder::Raw || (coder != Coder::Constant && len > plane.len() - plane.len() / 50) {
@@ -108,7 +117,7 @@ pub(crate) fn append_part(plane: &[u8], scratch: &mut Scratch, out: &mut Output<
     if out.leave(ROW_BYTES).is_none() {
         return Ok(None);
     }
-    let row = append_coded(plane, scratch, out)?;
+    let row = append_coded(plane, REPEATING_SHARE, scratch, out)?;
     if row.coder == Coder::Raw && out.put(plane).is_none() {
         return Ok(None);
     }
@@ -119,6 +128,7 @@ pub(crate) fn append_part(plane: &[u8], scratch: &mut Scratch, out: &mut Output<
 /// Appends nothing if it returns [`Coder::Raw`].
 fn append_by_coder(
     plane: &[u8],
+    repeating: f32,
     scratch: &mut Scratch,
     part: &mut Vec<u8>,
     out: &mut Output<'_>,
@@ -136,7 +146,7 @@ fn append_by_coder(
     if bits > 7.8 {
         return Ok(Coder::Raw);
     }
-    if counts.largest_share() >= REPEATING_SHARE || plane.len() <= TRIED_BYTES {
+    if counts.largest_share() >= repeating || plane.len() <= TRIED_BYTES {
         // A run from the middle, where neither padding nor the first row is.
         let start = plane.len().saturating_sub(TRIED_BYTES) / 2;
         let tried = &plane[start..plane.len().min(start + TRIED_BYTES)];

@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 
 /// Bytes that are looked at.
 const SAMPLE_BYTES: usize = 2048;
+/// What a byte of a plane that is nearly all the same takes more than its entropy, at most.
+const FEW_EXCESS_BITS: f32 = 0.25;
 /// In so many runs, spread evenly.
 const NUM_RUNS: usize = 8;
 
@@ -69,7 +71,8 @@ impl Counts {
         f32::from(most) / f32::from(self.total.max(1))
     }
 
-    /// Returns what a byte costs, coded as it will be: no coder takes less than a small part of a bit, nor more than 8.
+    /// Returns what a byte costs, coded as it will be: codes have whole bits, and matches, where nearly all bytes are the
+    /// same, cost more than they say; none takes less than a small part of a bit, nor more than 8.
     pub(crate) fn cost(&self) -> f32 {
         let bits = self.bits();
         if self.are_even() {
@@ -77,7 +80,7 @@ impl Counts {
         } else if bits > 7.8 {
             8.0
         } else {
-            bits.max(0.02)
+            (bits + bits.min(1.0 - bits).clamp(0.0, FEW_EXCESS_BITS)).max(0.02)
         }
     }
 }
