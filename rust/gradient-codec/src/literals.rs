@@ -252,42 +252,201 @@ for_processor! {
     /// Writes a stream: codes from the last byte to the first, from the lowest bit on, and a bit 1. Returns its length;
     /// none if there is no room.
     fn put_stream(stream: &[u8], code: &Code, pairs: &Pairs, place: &mut [u8]) -> Option<usize>
-        = ["bmi1", "bmi2", "lzcnt"] => put_stream_plain, else put_stream_plain;
+        = ["avx512f", "avx512bw", "avx512vl", "avx512vbmi", "bmi1", "bmi2"] => wide::put_stream, else put_stream_narrow;
+}
+
+for_processor! {
+    /// The same with vectors of no kind.
+    fn put_stream_narrow(stream: &[u8], code: &Code, pairs: &Pairs, place: &mut [u8]) -> Option<usize>
+        = ["bmi1", "bmi2"] => put_stream_plain, else put_stream_plain;
 }
 
 #[expect(clippy::inline_always, reason = "it is compiled with the features of who calls it")]
 #[inline(always)]
 fn put_stream_plain(stream: &[u8], code: &Code, pairs: &Pairs, place: &mut [u8]) -> Option<usize> {
-    let (mut bits, mut num_bits, mut at) = (0_u64, 0_u32, 0);
-    // At most 44 bits come to at most 7.
-    let mut put = |codes: u64, len: u32| {
-        bits |= codes << num_bits;
-        num_bits += len;
-        if let Some(word) = place[at..].first_chunk_mut() {
-            *word = bits.to_le_bytes();
+    let mut bits = Bits::new(place);
+    bits.put_bytes(stream, code, pairs)?;
+    bits.finish()
+}
+
+/// Bits, from the lowest on.
+struct Bits<'a> {
+    place: &'a mut [u8],
+    at: usize,
+    open: u64,
+    num_open: u32,
+}
+
+impl<'a> Bits<'a> {
+    fn new(place: &'a mut [u8]) -> Self {
+        Self { place, at: 0, open: 0, num_open: 0 }
+    }
+
+    /// Appends up to 56 bits.
+    #[expect(clippy::inline_always, reason = "it is compiled with the features of who calls it")]
+    #[inline(always)]
+    fn put(&mut self, value: u64, num: u32) -> Option<()> {
+        self.open |= value << self.num_open;
+        self.num_open += num;
+        if let Some(word) = self.place[self.at..].first_chunk_mut() {
+            *word = self.open.to_le_bytes();
         } else {
-            let len = num_bits.div_ceil(8) as usize;
-            place.get_mut(at..at + len)?.copy_from_slice(&bits.to_le_bytes()[..len]);
+            let len = self.num_open.div_ceil(8) as usize;
+            self.place.get_mut(self.at..self.at + len)?.copy_from_slice(&self.open.to_le_bytes()[..len]);
         }
-        at += (num_bits >> 3) as usize;
-        bits >>= num_bits & !7;
-        num_bits &= 7;
+        self.at += (self.num_open >> 3) as usize;
+        self.open >>= self.num_open & !7;
+        self.num_open &= 7;
         Some(())
+    }
+
+    /// Appends the codes of bytes, the last first.
+    #[expect(clippy::inline_always, reason = "it is compiled with the features of who calls it")]
+    #[inline(always)]
+    fn put_bytes(&mut self, bytes: &[u8], code: &Code, pairs: &Pairs) -> Option<()> {
+        let (fours, rest) = bytes.as_chunks::<4>();
+        for byte in rest.iter().rev() {
+            let code = code.codes[usize::from(*byte)];
+            self.put(u64::from(code & 0xffff), code >> 16)?;
+        }
+        for four in fours.iter().rev() {
+            let four = u32::from_le_bytes(*four);
+            let first = pairs.0[(four & 0xffff) as usize];
+            let second = pairs.0[(four >> 16) as usize];
+            let codes = u64::from(first >> PAIR_CODES).wrapping_shl(second) | u64::from(second >> PAIR_CODES);
+            self.put(codes, (first + second) % (1 << PAIR_CODES))?;
+        }
+        Some(())
+    }
+
+    /// Appends the bit that says where the stream ends. Returns its length.
+    fn finish(mut self) -> Option<usize> {
+        self.put(1, 1)?;
+        Some(self.at + usize::from(self.num_open > 0))
+    }
+}
+
+/// Codes of 64 bytes at a time, looked up and put together in vectors.
+#[cfg(target_arch = "x86_64")]
+mod wide {
+    use std::arch::x86_64::{
+        __m512i, _mm512_add_epi32, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpgt_epu64_mask, _mm512_or_si512,
+        _mm512_permutexvar_epi8, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_epi64,
+        _mm512_slli_epi16, _mm512_sllv_epi32, _mm512_sllv_epi64, _mm512_srli_epi16, _mm512_srli_epi32,
+        _mm512_srli_epi64, _mm512_sub_epi8,
     };
-    let (fours, rest) = stream.as_chunks::<4>();
-    for byte in rest.iter().rev() {
-        let code = code.codes[usize::from(*byte)];
-        put(u64::from(code & 0xffff), code >> 16)?;
+
+    use super::{Bits, Code, Pairs, put_stream_narrow};
+    use crate::processor::{from_vector, to_vector};
+
+    /// So many bits can be put at once.
+    const PUT_MAX: i64 = 56;
+
+    /// Codes and how many bits they have, one behind the other, of as many bytes as a lane has.
+    #[derive(Clone, Copy)]
+    struct Lanes {
+        codes: __m512i,
+        lens: __m512i,
     }
-    for four in fours.iter().rev() {
-        let four = u32::from_le_bytes(*four);
-        let first = pairs.0[(four & 0xffff) as usize];
-        let second = pairs.0[(four >> 16) as usize];
-        let codes = u64::from(first >> PAIR_CODES).wrapping_shl(second) | u64::from(second >> PAIR_CODES);
-        put(codes, (first + second) % (1 << PAIR_CODES))?;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi1,bmi2")]
+    pub(super) fn put_stream(stream: &[u8], code: &Code, pairs: &Pairs, place: &mut [u8]) -> Option<usize> {
+        let Some(tables) = Tables::of(code) else { return put_stream_narrow(stream, code, pairs, place) };
+        let mut bits = Bits::new(place);
+        let (blocks, rest) = stream.as_chunks::<64>();
+        bits.put_bytes(rest, code, pairs)?;
+        for block in blocks.iter().rev() {
+            let [first, second] = tables.fours(block);
+            let lens = _mm512_add_epi64(first.lens, second.lens);
+            if _mm512_cmpgt_epu64_mask(lens, _mm512_set1_epi64(PUT_MAX)) == 0 {
+                let codes = _mm512_or_si512(second.codes, _mm512_sllv_epi64(first.codes, second.lens));
+                let (codes, lens) = (from_vector(codes), from_vector(lens));
+                for i in (0..8).rev() {
+                    bits.put(codes[i], lens[i] as u32)?;
+                }
+            } else {
+                let (codes, lens) = (from_vector(first.codes), from_vector(first.lens));
+                let (codes_second, lens_second) = (from_vector(second.codes), from_vector(second.lens));
+                for i in (0..8).rev() {
+                    bits.put(codes_second[i], lens_second[i] as u32)?;
+                    bits.put(codes[i], lens[i] as u32)?;
+                }
+            }
+        }
+        bits.finish()
     }
-    put(1, 1)?;
-    Some(at + usize::from(num_bits > 0))
+
+    /// A code of bytes that lie close together.
+    struct Tables {
+        least: __m512i,
+        low: __m512i,
+        high: __m512i,
+        lens: __m512i,
+    }
+
+    impl Tables {
+        /// None: they do not lie so close.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi1,bmi2")]
+        fn of(code: &Code) -> Option<Self> {
+            let of_byte = |byte: i8| code.codes[usize::from(byte.cast_unsigned())];
+            let mut coded = (i8::MIN..=i8::MAX).filter(|byte| of_byte(*byte) > 0);
+            let least = coded.next()?;
+            if coded.next_back()?.abs_diff(least) >= 64 {
+                return None;
+            }
+            let table =
+                |part: fn(u32) -> u8| to_vector(&std::array::from_fn(|i| part(of_byte(least.wrapping_add(i as i8)))));
+            Some(Self {
+                least: _mm512_set1_epi8(least),
+                low: table(|code| code as u8),
+                high: table(|code| (code >> 8) as u8),
+                lens: table(|code| (code >> 16) as u8),
+            })
+        }
+
+        /// Four bytes in each half of a lane of eight: those of the first halves, and of the second.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi1,bmi2")]
+        fn fours(&self, block: &[u8; 64]) -> [Lanes; 2] {
+            let at = _mm512_sub_epi8(to_vector(block), self.least);
+            let low = _mm512_permutexvar_epi8(at, self.low);
+            let high = _mm512_permutexvar_epi8(at, self.high);
+            let lens = _mm512_permutexvar_epi8(at, self.lens);
+            // Of each two bytes the first, and the second.
+            let of_first = _mm512_set1_epi16(0xff);
+            let first = Lanes {
+                codes: _mm512_or_si512(_mm512_and_si512(low, of_first), _mm512_slli_epi16::<8>(high)),
+                lens: _mm512_and_si512(lens, of_first),
+            };
+            let second = Lanes {
+                codes: _mm512_or_si512(
+                    _mm512_srli_epi16::<8>(low),
+                    _mm512_and_si512(high, _mm512_slli_epi16::<8>(of_first)),
+                ),
+                lens: _mm512_srli_epi16::<8>(lens),
+            };
+            // Of each four the first two, and the second two.
+            let low_half = |x| _mm512_and_si512(x, _mm512_set1_epi32(0xffff));
+            let two = |first: Lanes, second: Lanes| Lanes {
+                codes: _mm512_or_si512(second.codes, _mm512_sllv_epi32(first.codes, second.lens)),
+                lens: _mm512_add_epi32(first.lens, second.lens),
+            };
+            let lower = |of: Lanes| Lanes { codes: low_half(of.codes), lens: low_half(of.lens) };
+            let upper =
+                |of: Lanes| Lanes { codes: _mm512_srli_epi32::<16>(of.codes), lens: _mm512_srli_epi32::<16>(of.lens) };
+            let (first, second) = (two(lower(first), lower(second)), two(upper(first), upper(second)));
+            // Of each eight the first four, and the second four.
+            let low_half = |x| _mm512_and_si512(x, _mm512_set1_epi64(0xffff_ffff));
+            let four = |first: Lanes, second: Lanes| Lanes {
+                codes: _mm512_or_si512(second.codes, _mm512_sllv_epi64(first.codes, second.lens)),
+                lens: _mm512_add_epi64(first.lens, second.lens),
+            };
+            let lower = |of: Lanes| Lanes { codes: low_half(of.codes), lens: low_half(of.lens) };
+            let upper =
+                |of: Lanes| Lanes { codes: _mm512_srli_epi64::<32>(of.codes), lens: _mm512_srli_epi64::<32>(of.lens) };
+            [four(lower(first), lower(second)), four(upper(first), upper(second))]
+        }
+    }
 }
 
 /// Lengths of codes: Huffman's, the longest made shorter at the expense of others.
@@ -446,13 +605,25 @@ mod tests {
 
     #[test]
     fn the_same_codes_come_from_every_processor() {
-        let plane = geometric(10_001, 40, 1.1, 0, 1);
-        let code = Code::of(&count(&plane)).expect("there are two bytes");
-        let mut pairs = Pairs::new().expect("there is memory");
-        pairs.fill(&code);
-        let (mut of_this, mut of_all) = (vec![0; 20_000], vec![0; 20_000]);
-        let len = put_stream(&plane, &code, &pairs, &mut of_this);
-        assert_eq!(put_stream_plain(&plane, &code, &pairs, &mut of_all), len);
-        assert_eq!(of_this, of_all);
+        let mut rare_in_a_row = geometric(40_000, 24, 1.7, 250, 1);
+        rare_in_a_row.extend(geometric(1000, 12, 1.0, 6, 1));
+        let far_apart = geometric(10_001, 40, 1.1, 0, 5);
+        for plane in [geometric(10_001, 40, 1.1, 0, 1), rare_in_a_row, far_apart] {
+            let code = Code::of(&count(&plane)).expect("there are two bytes");
+            let mut pairs = Pairs::new().expect("there is memory");
+            pairs.fill(&code);
+            let all = put_stream(&plane, &code, &pairs, &mut vec![0; 100_000]).expect("there is room");
+            for len in [0, 1, 63, 64, 65, plane.len()] {
+                for room in [0, 7, len / 4, all - 1, all, 100_000] {
+                    let ways = [put_stream, put_stream_narrow, put_stream_plain].map(|put_stream| {
+                        let mut place = vec![0; room];
+                        let written = put_stream(&plane[..len], &code, &pairs, &mut place);
+                        (written, place[..written.unwrap_or(0)].to_vec())
+                    });
+                    assert!(ways[0] == ways[2] && ways[1] == ways[2], "{len} bytes in {room}");
+                    assert!(ways[0].0.is_some() || room <= all);
+                }
+            }
+        }
     }
 }

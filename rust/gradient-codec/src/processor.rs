@@ -2,6 +2,11 @@
 //!
 //! All of them work on integers: what is compiled for one processor gives the same bytes as what is compiled for all.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
+#[cfg(target_arch = "x86_64")]
+use std::mem;
+
 /// Makes a function that calls `$better`, compiled with `$features`, on processors that have them all, else `$plain`.
 ///
 /// `$better`, and all that its loops call, is always inlined: what is not is compiled without the features.
@@ -33,3 +38,25 @@ macro_rules! for_processor {
 }
 
 pub(crate) use for_processor;
+
+/// Bytes as a vector.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) fn to_vector(bytes: &[u8; 64]) -> __m512i {
+    #[expect(unsafe_code, reason = "what lies in memory may be read as a vector")]
+    // SAFETY: both have 64 bytes, and any of them are a vector.
+    unsafe {
+        mem::transmute(*bytes)
+    }
+}
+
+/// The lanes of a vector.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) fn from_vector(vector: __m512i) -> [u64; 8] {
+    #[expect(unsafe_code, reason = "a vector may be read as numbers")]
+    // SAFETY: both have 64 bytes, and any of them are numbers.
+    unsafe {
+        mem::transmute(vector)
+    }
+}
