@@ -14,7 +14,7 @@ import pathlib
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -314,6 +314,33 @@ def read_rows(reader: Reader, count: int) -> list[tuple[int, int]]:
     return [(reader.take(1)[0], u32(reader)) for _ in range(count)]
 
 
+def read_few(part: bytes, length: int) -> bytes:
+    """Decode bytes of which most are zero."""
+    reader = Reader(part)
+    num_gap_bytes = u32(reader)
+    need(num_gap_bytes <= length, "more gaps than there can be")
+    found: list[bytes] = []
+    for of_gaps in (True, False):
+        row = read_rows(reader, 1)[0]
+        need(row[0] != 5, "few within few")
+        found.append(read_part(reader, row, num_gap_bytes if of_gaps else sum(gap < 255 for gap in found[0])))
+    need(reader.at == len(part), "bytes after the values")
+    return bytes(fill_gaps(found[0], found[1], length))
+
+
+def fill_gaps(gaps: bytes, values: Sequence[int], length: int) -> list[int]:
+    """Put elements behind their gaps, and zeros everywhere else."""
+    need(gaps[-1:] != b"\xff", "gaps that end within one")
+    numbers, at, after = [0] * length, 0, iter(values)
+    for gap in gaps:
+        at += gap
+        if gap < 255:
+            need(at < length, "gaps that run past the end")
+            numbers[at] = next(after)
+            at += 1
+    return numbers
+
+
 def read_part(reader: Reader, row: tuple[int, int], length: int) -> bytes:
     """Read a part that holds so many bytes."""
     coder, coded_len = row
@@ -330,6 +357,8 @@ def read_part(reader: Reader, row: tuple[int, int], length: int) -> bytes:
     if coder == 3:
         need(len(coded) == 1, "a constant that is not one byte")
         return coded * length
+    if coder == 5:
+        return read_few(coded, length)
     need(coder == 4, f"the unknown coder {coder}")
     return unseptets(coded, length)
 
@@ -371,15 +400,8 @@ def read_sparse(parameters: bytes, payload: bytes, most: int) -> bytes:
     need(n * width <= most and num_gap_bytes <= n, "more elements or gaps than there can be")
     gaps = read_part(reader, read_rows(reader, 1)[0], num_gap_bytes)
     found = elements(read_planes(reader, bytes([width, 0]), n * width), width)
-    need(sum(gap < 255 for gap in gaps) == len(found) and gaps[-1:] != b"\xff", "another number of gaps")
-    numbers, at, after = [0] * n, 0, iter(found)
-    for gap in gaps:
-        at += gap
-        if gap < 255:
-            need(at < n, "gaps that run past the end")
-            numbers[at] = next(after)
-            at += 1
-    return of_elements(numbers, width)
+    need(sum(gap < 255 for gap in gaps) == len(found), "another number of gaps")
+    return of_elements(fill_gaps(gaps, found, n), width)
 
 
 def undo_xor(parameters: bytes, payload: bytes, base: bytes) -> bytes:

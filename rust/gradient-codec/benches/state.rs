@@ -146,6 +146,7 @@ fn coders(last: Option<&Stage>, payload: &[u8]) -> Vec<String> {
         2 => "lz4".to_owned(),
         3 => "constant".to_owned(),
         4 => "septets".to_owned(),
+        5 => "few".to_owned(),
         other => format!("coder {other}"),
     };
     rows.iter().map(name).collect()

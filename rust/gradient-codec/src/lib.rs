@@ -17,7 +17,9 @@
 mod choose;
 mod codecs;
 mod error;
+mod few;
 mod fse;
+mod gaps;
 mod literals;
 mod means;
 mod metadata;

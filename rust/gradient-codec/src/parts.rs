@@ -3,6 +3,7 @@
 use crate::codecs::lz4::{decode_block, encode_block};
 use crate::codecs::zstd::CHUNK_LEVEL;
 use crate::codecs::zstd::{decode_frame, encode_frame, encode_literals};
+use crate::few;
 use crate::literals::append_frame;
 use crate::output::Output;
 use crate::sample::Counts;
@@ -11,11 +12,26 @@ use crate::{CodecError, Scratch};
 /// Bytes of a row: coder and length.
 pub(crate) const ROW_BYTES: usize = 5;
 
-/// From this share of one value on, matches may be better friends than frequencies.
-pub(crate) const REPEATING_SHARE: f32 = 0.5;
+/// What the bytes of a plane are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PlaneOf {
+    /// Bytes of floats, or what means left of them: nothing repeats before nearly all of them are the same.
+    Floats,
+    /// Bytes of anything else, also of differences.
+    Others,
+    /// Bytes of [`Coder::Few`].
+    Few,
+}
 
-/// The same of exponents, in which nothing repeats before nearly all of them are the same.
-pub(crate) const REPEATING_SHARE_OF_FLOATS: f32 = 0.75;
+impl PlaneOf {
+    /// From this share of one value on matches may be better friends than frequencies.
+    fn repeating_share(self) -> f32 {
+        if self == Self::Floats { 0.75 } else { 0.5 }
+    }
+}
+
+/// With fewer zeros it takes longer to go from one to the next than to code all of them.
+const FEW_SHARE_MIN: f32 = 0.85;
 
 /// What is tried before a whole plane is coded.
 const TRIED_BYTES: usize = 8 << 10;
@@ -34,6 +50,8 @@ pub(crate) enum Coder {
     Constant = 3,
     /// Bit 0 of each is zero and left out.
     Septets = 4,
+    /// Those that are not zero, and the gaps between them.
+    Few = 5,
 }
 
 impl Coder {
@@ -44,6 +62,7 @@ impl Coder {
             2 => Self::Lz4,
             3 => Self::Constant,
             4 => Self::Septets,
+            5 => Self::Few,
             _ => return None,
         })
     }
@@ -84,21 +103,20 @@ impl Row {
     }
 }
 
-/// Appends a plane, coded by what is cheapest as far as a look at it tells; matches are looked for where one value has
-/// the share `repeating` or more. Raw, and then nothing is appended, if nothing
+/// Appends a plane, coded by what is cheapest as far as a look at it tells. Raw, and then nothing is appended, if nothing
 /// takes a fiftieth off or it does not fit.
 ///
 /// # Errors
 /// [`CodecError::OutOfMemory`], [`CodecError::NotEncoded`].
 pub(crate) fn append_coded(
     plane: &[u8],
-    repeating: f32,
+    kind: PlaneOf,
     scratch: &mut Scratch,
     out: &mut Output<'_>,
 ) -> Result<Row, CodecError> {
     let start = out.len();
     let mut part = std::mem::take(&mut scratch.part);
-    let coder = append_by_coder(plane, repeating, scratch, &mut part, out);
+    let coder = append_by_coder(plane, kind, scratch, &mut part, out);
     scratch.part = part;
     let (coder, len) = (coder?, out.len() - start);
     if coder == Coder::Raw || (coder != Coder::Constant && len > plane.len() - plane.len() / 50) {
@@ -112,12 +130,17 @@ pub(crate) fn append_coded(
 ///
 /// # Errors
 /// As [`append_coded`].
-pub(crate) fn append_part(plane: &[u8], scratch: &mut Scratch, out: &mut Output<'_>) -> Result<Option<()>, CodecError> {
+pub(crate) fn append_part(
+    plane: &[u8],
+    kind: PlaneOf,
+    scratch: &mut Scratch,
+    out: &mut Output<'_>,
+) -> Result<Option<()>, CodecError> {
     let at = out.len();
     if out.leave(ROW_BYTES).is_none() {
         return Ok(None);
     }
-    let row = append_coded(plane, REPEATING_SHARE, scratch, out)?;
+    let row = append_coded(plane, kind, scratch, out)?;
     if row.coder == Coder::Raw && out.put(plane).is_none() {
         return Ok(None);
     }
@@ -128,7 +151,7 @@ pub(crate) fn append_part(plane: &[u8], scratch: &mut Scratch, out: &mut Output<
 /// Appends nothing if it returns [`Coder::Raw`].
 fn append_by_coder(
     plane: &[u8],
-    repeating: f32,
+    kind: PlaneOf,
     scratch: &mut Scratch,
     part: &mut Vec<u8>,
     out: &mut Output<'_>,
@@ -146,7 +169,7 @@ fn append_by_coder(
     if bits > 7.8 {
         return Ok(Coder::Raw);
     }
-    if counts.largest_share() >= repeating || plane.len() <= TRIED_BYTES {
+    if counts.largest_share() >= kind.repeating_share() || plane.len() <= TRIED_BYTES {
         // A run from the middle, where neither padding nor the first row is.
         let start = plane.len().saturating_sub(TRIED_BYTES) / 2;
         let tried = &plane[start..plane.len().min(start + TRIED_BYTES)];
@@ -156,6 +179,14 @@ fn append_by_coder(
         let matched = part.len();
         encode_block(tried, part)?;
         let block = part.len();
+        let few = if kind == PlaneOf::Few || counts.share_of(0) < FEW_SHARE_MIN {
+            None
+        } else {
+            few_len(tried, scratch, part)?
+        };
+        if few.is_some_and(|few| few < literals.min(block) && few <= matched + matched / 16) {
+            return Ok(or_raw(Coder::Few, few::append(plane, scratch, out)?));
+        }
         if block < literals && block <= matched + matched / 16 {
             encode_block(plane, part)?;
             return Ok(or_raw(Coder::Lz4, out.put(part)));
@@ -171,6 +202,13 @@ fn append_by_coder(
     }
     encode_literals(plane, scratch, part)?;
     Ok(or_raw(Coder::Zstd, out.put(part)))
+}
+
+/// How long a plane is as few.
+fn few_len(plane: &[u8], scratch: &mut Scratch, part: &mut Vec<u8>) -> Result<Option<usize>, CodecError> {
+    part.resize(plane.len(), 0);
+    let mut out = Output::new(part);
+    Ok(few::append(plane, scratch, &mut out)?.map(|()| out.len()))
 }
 
 /// Says whether bit 0 of each byte is zero; without an early end, which would make it slower.
@@ -195,6 +233,7 @@ pub(crate) fn decode_part(of: &'static str, coder: Coder, part: &[u8], out: &mut
             [byte] => out.fill(*byte),
             _ => return Err(damaged("what stands for all bytes is not one byte")),
         },
+        Coder::Few => few::decode(of, part, out)?,
         Coder::Septets => decode_septets(part, out).ok_or(damaged("septets of another number of bytes"))?,
     }
     Ok(())
@@ -285,6 +324,22 @@ mod tests {
             decode_septets(&part, &mut out).expect("was just written");
             assert_eq!(out, plane);
         }
+    }
+
+    #[test]
+    fn of_a_plane_that_is_nearly_empty_the_others_and_their_gaps_are_stored() {
+        let mut plane = vec![0; 1 << 18];
+        for i in 0..5000_usize {
+            plane[i * i % (1 << 18)] = 1 + (i % 5) as u8;
+        }
+        let mut bytes = vec![0; plane.len()];
+        let mut out = Output::new(&mut bytes);
+        let row = append_coded(&plane, PlaneOf::Others, &mut Scratch::new(), &mut out).expect("encodes");
+        assert_eq!(row.coder, Coder::Few);
+        assert!(row.len < 8000, "{row:?}");
+        let mut decoded = vec![1; plane.len()];
+        decode_part("planes", row.coder, out.written_mut(), &mut decoded).expect("was just written");
+        assert!(decoded == plane);
     }
 
     #[test]

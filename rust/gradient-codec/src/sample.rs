@@ -65,6 +65,11 @@ impl Counts {
         self.counts.iter().skip(1).step_by(2).all(|count| *count == 0)
     }
 
+    /// Returns the share of a byte.
+    pub(crate) fn share_of(&self, byte: u8) -> f32 {
+        f32::from(self.counts[usize::from(byte)]) / f32::from(self.total.max(1))
+    }
+
     /// Returns the share of the most frequent byte.
     pub(crate) fn largest_share(&self) -> f32 {
         let most = self.counts.iter().max().copied().unwrap_or(0);

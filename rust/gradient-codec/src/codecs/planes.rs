@@ -8,9 +8,7 @@ use std::cell::RefCell;
 use super::{Codec, read_width, require_elements};
 use crate::means::{self, Rows};
 use crate::output::{Output, into_vec};
-use crate::parts::{
-    Coder, REPEATING_SHARE, REPEATING_SHARE_OF_FLOATS, ROW_BYTES, Row, append_coded, append_part, decode_part,
-};
+use crate::parts::{Coder, PlaneOf, ROW_BYTES, Row, append_coded, append_part, decode_part};
 use crate::pipeline::require_len;
 use crate::sample::Counts;
 use crate::split::{merge, split};
@@ -153,13 +151,13 @@ pub(crate) fn append(
         means = take_if_it_pays(rows, &mut others[highest..]);
         params.means = means.is_some().then_some(rows);
     }
-    let repeating = if params.rotate { REPEATING_SHARE_OF_FLOATS } else { REPEATING_SHARE };
+    let kind = if params.rotate { PlaneOf::Floats } else { PlaneOf::Others };
     let append_all = || {
-        if append_parts(is_noise, n, others, repeating, scratch, out, table)?.is_none() {
+        if append_parts(is_noise, n, others, kind, scratch, out, table)?.is_none() {
             return Ok(None);
         }
         if let Some(means) = means
-            && append_part(&means, scratch, out)?.is_none()
+            && append_part(&means, PlaneOf::Others, scratch, out)?.is_none()
         {
             return Ok(None);
         }
@@ -224,7 +222,7 @@ fn append_parts(
     is_noise: &[bool],
     n: usize,
     planes: &[u8],
-    repeating: f32,
+    kind: PlaneOf,
     scratch: &mut Scratch,
     out: &mut Output<'_>,
     table: usize,
@@ -237,7 +235,7 @@ fn append_parts(
             Row { coder: Coder::Raw, len: n }
         } else {
             let plane = others.next().unwrap_or_default();
-            let row = append_coded(plane, repeating, scratch, out)?;
+            let row = append_coded(plane, kind, scratch, out)?;
             // Before higher planes that are noise: this one looked like none.
             if row.coder == Coder::Raw && out.insert(first_raw + n * num_raw, plane).is_none() {
                 return Ok(None);

@@ -2,15 +2,13 @@
 
 use super::planes::{self, Params, decode_planes};
 use super::{Codec, DeltaCodec, read_width, require_elements};
+use crate::gaps::{self, num_values, take_apart};
 use crate::output::{Output, into_vec};
-use crate::parts::{Row, append_part, decode_part};
+use crate::parts::{PlaneOf, Row, append_part, decode_part};
 use crate::pipeline::{require_len, zeroed};
 use crate::{CodecError, Scratch};
 
 const NAME: &str = "sparse";
-
-/// A gap byte that says: so many zeros, and the gap goes on.
-const GOES_ON: u8 = 255;
 
 /// The codec.
 pub(crate) struct Sparse;
@@ -71,7 +69,7 @@ pub(crate) fn append(
     }
     let put = out.put(&((raw.len() / width) as u32).to_le_bytes());
     if put.and_then(|()| out.put(&(gaps.len() as u32).to_le_bytes())).is_none()
-        || append_part(&gaps, scratch, out)?.is_none()
+        || append_part(&gaps, PlaneOf::Others, scratch, out)?.is_none()
     {
         return Ok(None);
     }
@@ -130,44 +128,14 @@ impl Elements {
         // Each gap byte stands for an element, or for 255 zeros.
         let mut gaps = zeroed(u64::from(num_gap_bytes), len / width)?;
         decode_part(NAME, row.coder, part, &mut gaps)?;
-        let num_values = gaps.iter().filter(|byte| **byte != GOES_ON).count();
-        let mut values = zeroed((num_values * width) as u64, len)?;
+        let mut values = zeroed((num_values(&gaps) * width) as u64, len)?;
         decode_planes(Params { width, rotate: false, means: None }, rest, &mut values)?;
         Ok(Self { width, gaps, values, len })
     }
 
     /// Calls `then` with the offset and the bytes of each element.
-    fn each(&self, mut then: impl FnMut(usize, &[u8])) -> Result<(), CodecError> {
-        let mut values = self.values.chunks_exact(self.width);
-        let mut at = 0;
-        for gap in &self.gaps {
-            at += usize::from(*gap) * self.width;
-            if *gap == GOES_ON {
-                continue;
-            }
-            let value = values.next().filter(|_| at < self.len).ok_or(damaged("its gaps are longer than the chunk"))?;
-            then(at, value);
-            at += self.width;
-        }
-        if self.gaps.last() == Some(&GOES_ON) {
-            return Err(damaged("its gaps end within one"));
-        }
-        Ok(())
-    }
-}
-
-/// Takes zeros out.
-fn take_apart<const WIDTH: usize>(raw: &[u8], gaps: &mut Vec<u8>, values: &mut Vec<u8>) {
-    let mut zeros = 0_usize;
-    for element in raw.as_chunks::<WIDTH>().0 {
-        if *element == [0; WIDTH] {
-            zeros += 1;
-            continue;
-        }
-        gaps.extend(std::iter::repeat_n(GOES_ON, zeros / usize::from(GOES_ON)));
-        gaps.push((zeros % usize::from(GOES_ON)) as u8);
-        values.extend_from_slice(element);
-        zeros = 0;
+    fn each(&self, then: impl FnMut(usize, &[u8])) -> Result<(), CodecError> {
+        gaps::each(&self.gaps, &self.values, self.width, self.len, then).map_err(damaged)
     }
 }
 
