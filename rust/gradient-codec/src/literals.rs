@@ -492,7 +492,9 @@ fn limit(lens: &mut [usize]) {
     let mut taken: usize = lens.iter().map(|len| share(*len)).sum();
     // The rarest that are not the longest yet give half of theirs, which costs least.
     while taken > SPACE {
-        let Some(len) = lens.iter_mut().filter(|len| **len < CODE_BITS_MAX).max_by_key(|len| **len) else { return };
+        let Some(len) = lens.iter_mut().rev().filter(|len| **len < CODE_BITS_MAX).max_by_key(|len| **len) else {
+            return;
+        };
         taken -= share(*len) / 2;
         *len += 1;
     }

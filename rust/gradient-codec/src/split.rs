@@ -1,9 +1,9 @@
 //! Elements to planes and back: plane p holds byte p of each element, after a rotation by one bit if wanted.
 //!
-//! For all processors bytes are parted into those at even and at odd places, once for each doubling of the width: of that, and of a rotation
-//! by a number that is known, the compiler makes vector code even for the oldest x86-64 (13 and 16 GB/s there, of planes
-//! taken by shifts it makes 3 to 6). With vectors of 64 bytes it is the other way round: shifts split as fast as memory is
-//! copied.
+//! For all processors bytes are parted into those at even and at odd places, once for each doubling of the width: of
+//! that, and of a rotation by a number that is known, the compiler makes vector code even for the oldest x86-64 (13 and
+//! 16 GB/s there, of planes taken by shifts it makes 3 to 6). With vectors of 64 bytes it is the other way round: shifts
+//! split as fast as memory is copied.
 
 use crate::processor::for_processor;
 
@@ -23,6 +23,7 @@ for_processor! {
 }
 
 /// Splits four bytes at a time; other widths as everywhere.
+#[cfg(any(target_arch = "x86_64", test))]
 #[expect(clippy::inline_always, reason = "it is compiled with the features of who calls it")]
 #[inline(always)]
 fn split_by_shifts(raw: &[u8], rotate: bool, planes: &mut [&mut [u8]]) {
@@ -49,6 +50,7 @@ fn split_by_shifts(raw: &[u8], rotate: bool, planes: &mut [&mut [u8]]) {
 }
 
 /// Merges four bytes at a time; other widths as everywhere.
+#[cfg(any(target_arch = "x86_64", test))]
 #[expect(clippy::inline_always, reason = "it is compiled with the features of who calls it")]
 #[inline(always)]
 fn merge_by_shifts(planes: &[&[u8]], rotate: bool, raw: &mut [u8]) {

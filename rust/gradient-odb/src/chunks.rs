@@ -9,6 +9,7 @@ use gradient_storage::StorageError;
 
 use crate::index::Found;
 use crate::line::BaseChunk;
+use crate::odb::lock;
 use crate::pack::entry::{EntryHeader, entry_crc};
 use crate::{ObjectName, Odb, OdbError, PackId};
 
@@ -130,17 +131,28 @@ impl Odb {
     /// Returns where all lies that a verified chunk at a place is coded against, if that is verified and may be relied
     /// on as well.
     ///
-    /// Costs a read of a header for each link.
+    /// Costs a read of a header for each link that was not asked for before.
     pub(crate) fn verified_links(&self, name: &ObjectName, found: &Found) -> Option<Vec<(ObjectName, PackId)>> {
         let mut links = Vec::new();
         let mut next = (*name, *found);
         while next.1.row.num_bases > 0 {
-            let [base] = self.bases_at(&next.0, &next.1).ok()?[..] else { return None };
+            let base = self.base_of_verified(&next.0, &next.1)?;
             let found = self.find_verified(&base).filter(|_| links.len() < CHAIN_LEN_MAX as usize)?;
             links.push((base, found.pack));
             next = (base, found);
         }
         Some(links)
+    }
+
+    /// Returns what a verified chunk at a place is coded against, and remembers it as the verification is remembered.
+    fn base_of_verified(&self, name: &ObjectName, found: &Found) -> Option<ObjectName> {
+        let place = (found.pack, found.row.offset);
+        if let Some(base) = lock(&self.bases).get(&place) {
+            return Some(*base);
+        }
+        let [base] = self.bases_at(name, found).ok()?[..] else { return None };
+        lock(&self.bases).insert(place, base);
+        Some(base)
     }
 
     /// Says how many links a chunk has that is coded against these; the most there may be if nobody can tell.

@@ -23,7 +23,7 @@ use rayon::prelude::*;
 
 use crate::arena::StagedBytes;
 use crate::index::Found;
-use crate::line::{BaseChunk, Candidate, Line, Room, Slot, Update};
+use crate::line::{BaseChunk, Candidate, LINKS_MAX, Line, Room, Slot, Update};
 use crate::pack::writer::{NewEntry, PackBuilder, Payload};
 use crate::pool;
 use crate::transaction::{Coding, Compression, Deltas};
@@ -418,13 +418,16 @@ fn ground_for(shared: Shared<'_>, slot: &mut Option<Slot>, raw_len: usize) -> Op
         }
     };
     let name = ObjectName::from(base.id);
-    let verified = |name: &ObjectName| Some((*name, odb.find_verified(name)?.pack));
-    let relied: Option<Links> = [name].iter().chain(&base.links).map(verified).collect();
-    let relied = match relied {
+    // Another process may have coded the same chunk against something else, and that copy be the one that is read.
+    let with_links = |found: Found| {
+        let links = odb.verified_links(&name, &found)?;
+        Some([&[(name, found.pack)], &links[..]].concat())
+    };
+    let relied = match odb.find_verified(&name).and_then(with_links) {
         Some(relied) => relied,
         None => good_copy(odb, &name, &odb.find_to_rely_on(&name).ok()??, base.bytes.bytes())?,
     };
-    Some(Ground { base, relied })
+    (relied.len() <= LINKS_MAX).then_some(Ground { base, relied })
 }
 
 /// Makes the entry of a chunk: coded if that pays, and then decoded again and compared.
@@ -463,7 +466,7 @@ fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outc
         id,
         bytes: Arc::clone(&staged),
         chain_len: encoded_len + base.map_or(0, |base| base.chain_len),
-        links: base.map_or_else(Vec::new, |base| [&[base.id.into()], &base.links[..]].concat()),
+        links: ground.iter().flat_map(|ground| &ground.relied).map(|(link, _)| *link).collect(),
     };
     let place = (piece.source, piece.number());
     let Some(len) = encoded.len else {

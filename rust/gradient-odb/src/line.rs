@@ -21,7 +21,7 @@ use crate::arena::StagedBytes;
 use crate::odb::lock;
 
 /// Most links of a chain that is made; readers take a few more.
-const LINKS_MAX: usize = 60;
+pub(crate) const LINKS_MAX: usize = 60;
 /// A delta that failed to pay is tried again after at most so many commits.
 const WAIT_MAX: u8 = 64;
 
@@ -130,12 +130,13 @@ impl Line {
         for Update { key, mut slots } in updates.slots {
             for slot in &mut slots {
                 if let Candidate::Resident(base) = &slot.base {
-                    let is_shared = !counted.insert(Arc::as_ptr(base));
-                    let len = if is_shared { 0 } else { base.bytes.bytes().len() as u64 };
+                    let is_counted = counted.contains(&Arc::as_ptr(base));
+                    let len = if is_counted { 0 } else { base.bytes.bytes().len() as u64 };
                     if resident + len > self.resident_max {
                         slot.base = Candidate::None;
                         self.had_no_room = true;
                     } else {
+                        counted.insert(Arc::as_ptr(base));
                         resident += len;
                     }
                 }
@@ -301,6 +302,10 @@ mod tests {
         let update = |key: &str| Update { key: key.to_owned(), slots: vec![slot.clone()] };
         line.advance(Updates { slots: vec![update("a"), update("b")], had_no_room: false });
         assert!(!line.take_had_no_room());
+        let mut short = Line::new(500);
+        short.advance(Updates { slots: vec![update("a"), update("b")], had_no_room: false });
+        assert!(short.take_had_no_room());
+        assert!(["a", "b"].iter().all(|key| short.take_slot(key, 0).is_some_and(|slot| base_of(&slot).is_none())));
         assert!(["a", "b"].iter().all(|key| line.take_slot(key, 0).is_some_and(|slot| base_of(&slot).is_some())));
     }
 

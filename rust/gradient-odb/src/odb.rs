@@ -45,6 +45,8 @@ pub struct Odb {
     refreshing: Mutex<()>,
     /// What this process wrote or read and hashed, and in which pack.
     verified: RwLock<HashMap<ObjectName, PackId>>,
+    /// What verified chunks are coded against: pack and offset of a chunk, and its base.
+    pub(crate) bases: Mutex<HashMap<(PackId, u64), ObjectName>>,
     pub(crate) arena: Arc<Arena>,
     pub(crate) blocks: Mutex<BlockCache>,
     pub(crate) commit_rows: Mutex<Option<Arc<CommitRows>>>,
@@ -76,6 +78,7 @@ impl Odb {
             storage,
             refreshing: Mutex::default(),
             verified: RwLock::default(),
+            bases: Mutex::default(),
             arena: Arc::default(),
             blocks: Mutex::default(),
             commit_rows: Mutex::default(),
