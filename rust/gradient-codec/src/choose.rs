@@ -14,6 +14,7 @@ use crate::codecs::planes::{self, Params, Planes, counts_of_planes};
 use crate::codecs::sparse::{self, Sparse};
 use crate::codecs::xor::Xor;
 use crate::codecs::zstd::{CONTEXT_BYTES, Zstd, literals_context};
+use crate::gaps::Gaps;
 use crate::literals::Pairs;
 use crate::means::Rows;
 use crate::output::Output;
@@ -114,6 +115,8 @@ pub struct Scratch {
     pairs: Option<Pairs>,
     encoded: Vec<u8>,
     delta: Vec<u8>,
+    decoded: Vec<u8>,
+    gaps: Gaps,
     pub(crate) planes: Vec<u8>,
     pub(crate) part: Vec<u8>,
 }
@@ -130,6 +133,33 @@ impl Scratch {
             self.context = CCtx::try_create();
         }
         self.context.as_mut().ok_or(CodecError::OutOfMemory { len: CONTEXT_BYTES })
+    }
+
+    /// Takes memory of at least `len` bytes to decode in, with anything in it; [`give_decoded`](Self::give_decoded) puts it
+    /// back.
+    pub(crate) fn take_decoded(&mut self, len: usize) -> Result<Vec<u8>, CodecError> {
+        let mut decoded = std::mem::take(&mut self.decoded);
+        if decoded.len() < len {
+            decoded.try_reserve(len - decoded.len()).map_err(|_| CodecError::OutOfMemory { len })?;
+            decoded.resize(len, 0);
+        }
+        Ok(decoded)
+    }
+
+    pub(crate) fn give_decoded(&mut self, decoded: Vec<u8>) {
+        self.decoded = decoded;
+    }
+
+    /// Takes what elements are taken apart in, empty; [`give_gaps`](Self::give_gaps) puts it back.
+    pub(crate) fn take_gaps(&mut self) -> Gaps {
+        let mut gaps = std::mem::take(&mut self.gaps);
+        gaps.gaps.clear();
+        gaps.values.clear();
+        gaps
+    }
+
+    pub(crate) fn give_gaps(&mut self, gaps: Gaps) {
+        self.gaps = gaps;
     }
 
     /// Lends the table of pairs of codes, made when it is first wanted; none where there is no memory for it.

@@ -1,6 +1,6 @@
 //! Few: bytes of which most are zero, as the gaps between the others and those.
 
-use crate::gaps::{each, num_values, take_apart};
+use crate::gaps::{Gaps, each, num_values, take_apart};
 use crate::output::Output;
 use crate::parts::{Coder, PlaneOf, Row, append_part, decode_part};
 use crate::pipeline::zeroed;
@@ -11,14 +11,20 @@ use crate::{CodecError, Scratch};
 /// # Errors
 /// As [`append_part`].
 pub(crate) fn append(plane: &[u8], scratch: &mut Scratch, out: &mut Output<'_>) -> Result<Option<()>, CodecError> {
-    let (mut gaps, mut values) = (Vec::new(), Vec::new());
-    take_apart::<1>(plane, &mut gaps, &mut values);
-    if out.put(&(gaps.len() as u32).to_le_bytes()).is_none()
-        || append_part(&gaps, PlaneOf::Few, scratch, out)?.is_none()
+    let mut gaps = scratch.take_gaps();
+    take_apart::<1>(plane, &mut gaps.gaps, &mut gaps.values);
+    let outcome = append_gaps(&gaps, scratch, out);
+    scratch.give_gaps(gaps);
+    outcome
+}
+
+fn append_gaps(gaps: &Gaps, scratch: &mut Scratch, out: &mut Output<'_>) -> Result<Option<()>, CodecError> {
+    if out.put(&(gaps.gaps.len() as u32).to_le_bytes()).is_none()
+        || append_part(&gaps.gaps, PlaneOf::Few, scratch, out)?.is_none()
     {
         return Ok(None);
     }
-    append_part(&values, PlaneOf::Few, scratch, out)
+    append_part(&gaps.values, PlaneOf::Few, scratch, out)
 }
 
 /// Decodes a part of a payload `of` that codec to exactly all of `out`.

@@ -34,4 +34,4 @@ pub use choose::{Base, DeltaGain, ElementClass, Encoded, Layout, Scratch, encode
 pub use codecs::{Codec, DeltaCodec, codecs, find_codec};
 pub use error::CodecError;
 pub use metadata::{decode_metadata, encode_metadata, metadata_encoded_len, metadata_raw_len};
-pub use pipeline::{Stage, decode, is_patch, patch};
+pub use pipeline::{Stage, decode, decodes_to, is_patch, patch};

@@ -29,8 +29,8 @@ const RUN_BYTES: usize = 512;
 /// What was not counted but may be there has a code of the longest kind. More of them would cost more than counting.
 const NOT_COUNTED_MAX: usize = 8;
 
-/// With more different bytes than these the table of pairs takes longer to make than it saves.
-const SYMBOLS_MAX: usize = 64;
+/// With more different bytes than these the table of pairs takes longer to make than it saves: codes are taken one by one.
+const PAIRED_MAX: usize = 64;
 
 /// A frame of one segment with four bytes of content size.
 const FRAME_START: [u8; 5] = [0x28, 0xb5, 0x2f, 0xfd, 0b1010_0000];
@@ -79,11 +79,13 @@ fn append(plane: &[u8], pairs: &mut Pairs, out: &mut Output<'_>) -> Option<()> {
         return None;
     }
     let counts = count(plane);
-    if num_seen(&counts) > SYMBOLS_MAX {
-        return None;
-    }
     let code = Code::of(&counts)?;
-    pairs.fill(&code);
+    let pairs = if num_seen(&counts) <= PAIRED_MAX {
+        pairs.fill(&code);
+        Some(&*pairs)
+    } else {
+        None
+    };
     out.put(&FRAME_START)?;
     out.put(&(plane.len() as u32).to_le_bytes())?;
     let mut tree = Some(code.describe()?);
@@ -98,7 +100,7 @@ fn append(plane: &[u8], pairs: &mut Pairs, out: &mut Output<'_>) -> Option<()> {
 fn append_block(
     block: &[u8],
     code: &Code,
-    pairs: &Pairs,
+    pairs: Option<&Pairs>,
     tree: Option<Vec<u8>>,
     is_last: bool,
     out: &mut Output<'_>,
@@ -251,19 +253,19 @@ impl Code {
 for_processor! {
     /// Writes a stream: codes from the last byte to the first, from the lowest bit on, and a bit 1. Returns its length;
     /// none if there is no room.
-    fn put_stream(stream: &[u8], code: &Code, pairs: &Pairs, place: &mut [u8]) -> Option<usize>
+    fn put_stream(stream: &[u8], code: &Code, pairs: Option<&Pairs>, place: &mut [u8]) -> Option<usize>
         = ["avx512f", "avx512bw", "avx512vl", "avx512vbmi", "bmi1", "bmi2"] => wide::put_stream, else put_stream_narrow;
 }
 
 for_processor! {
     /// The same with vectors of no kind.
-    fn put_stream_narrow(stream: &[u8], code: &Code, pairs: &Pairs, place: &mut [u8]) -> Option<usize>
+    fn put_stream_narrow(stream: &[u8], code: &Code, pairs: Option<&Pairs>, place: &mut [u8]) -> Option<usize>
         = ["bmi1", "bmi2"] => put_stream_plain, else put_stream_plain;
 }
 
 #[expect(clippy::inline_always, reason = "it is compiled with the features of who calls it")]
 #[inline(always)]
-fn put_stream_plain(stream: &[u8], code: &Code, pairs: &Pairs, place: &mut [u8]) -> Option<usize> {
+fn put_stream_plain(stream: &[u8], code: &Code, pairs: Option<&Pairs>, place: &mut [u8]) -> Option<usize> {
     let mut bits = Bits::new(place);
     bits.put_bytes(stream, code, pairs)?;
     bits.finish()
@@ -303,12 +305,25 @@ impl<'a> Bits<'a> {
     /// Appends the codes of bytes, the last first.
     #[expect(clippy::inline_always, reason = "it is compiled with the features of who calls it")]
     #[inline(always)]
-    fn put_bytes(&mut self, bytes: &[u8], code: &Code, pairs: &Pairs) -> Option<()> {
+    fn put_bytes(&mut self, bytes: &[u8], code: &Code, pairs: Option<&Pairs>) -> Option<()> {
         let (fours, rest) = bytes.as_chunks::<4>();
         for byte in rest.iter().rev() {
             let code = code.codes[usize::from(*byte)];
             self.put(u64::from(code & 0xffff), code >> 16)?;
         }
+        let Some(pairs) = pairs else {
+            for four in fours.iter().rev() {
+                let [a, b, c, d] = four.map(|byte| code.codes[usize::from(byte)]);
+                let both = |first: u32, second: u32| {
+                    let codes = (first & 0xffff).wrapping_shl(second >> 16) | second & 0xffff;
+                    (u64::from(codes), (first >> 16) + (second >> 16))
+                };
+                let ((first, _), (second, num_second)) = (both(a, b), both(c, d));
+                let num = (a >> 16) + (b >> 16) + num_second;
+                self.put(first.wrapping_shl(num_second) | second, num)?;
+            }
+            return Some(());
+        };
         for four in fours.iter().rev() {
             let four = u32::from_le_bytes(*four);
             let first = pairs.0[(four & 0xffff) as usize];
@@ -330,13 +345,13 @@ impl<'a> Bits<'a> {
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use std::arch::x86_64::{
-        __m512i, _mm512_add_epi32, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpgt_epu64_mask, _mm512_or_si512,
-        _mm512_permutexvar_epi8, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_epi64,
-        _mm512_slli_epi16, _mm512_sllv_epi32, _mm512_sllv_epi64, _mm512_srli_epi16, _mm512_srli_epi32,
-        _mm512_srli_epi64, _mm512_sub_epi8,
+        __m512i, _mm512_add_epi32, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpgt_epu64_mask, _mm512_mask_blend_epi8,
+        _mm512_movepi8_mask, _mm512_or_si512, _mm512_permutex2var_epi8, _mm512_permutexvar_epi8, _mm512_set1_epi8,
+        _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_slli_epi16, _mm512_sllv_epi32,
+        _mm512_sllv_epi64, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_srli_epi64, _mm512_sub_epi8,
     };
 
-    use super::{Bits, Code, Pairs, put_stream_narrow};
+    use super::{Bits, Code, Pairs};
     use crate::processor::{from_vector, to_vector};
 
     /// So many bits can be put at once.
@@ -350,13 +365,29 @@ mod wide {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi1,bmi2")]
-    pub(super) fn put_stream(stream: &[u8], code: &Code, pairs: &Pairs, place: &mut [u8]) -> Option<usize> {
-        let Some(tables) = Tables::of(code) else { return put_stream_narrow(stream, code, pairs, place) };
+    pub(super) fn put_stream(stream: &[u8], code: &Code, pairs: Option<&Pairs>, place: &mut [u8]) -> Option<usize> {
+        let tables = Tables::of(code);
+        if tables.are_near {
+            put_with::<true>(&tables, stream, code, pairs, place)
+        } else {
+            put_with::<false>(&tables, stream, code, pairs, place)
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi1,bmi2")]
+    fn put_with<const ARE_NEAR: bool>(
+        tables: &Tables,
+        stream: &[u8],
+        code: &Code,
+        pairs: Option<&Pairs>,
+        place: &mut [u8],
+    ) -> Option<usize> {
         let mut bits = Bits::new(place);
         let (blocks, rest) = stream.as_chunks::<64>();
         bits.put_bytes(rest, code, pairs)?;
         for block in blocks.iter().rev() {
-            let [first, second] = tables.fours(block);
+            let [first, second] = tables.fours::<ARE_NEAR>(block);
             let lens = _mm512_add_epi64(first.lens, second.lens);
             if _mm512_cmpgt_epu64_mask(lens, _mm512_set1_epi64(PUT_MAX)) == 0 {
                 let codes = _mm512_or_si512(second.codes, _mm512_sllv_epi64(first.codes, second.lens));
@@ -376,42 +407,64 @@ mod wide {
         bits.finish()
     }
 
-    /// A code of bytes that lie close together.
+    /// A code as tables by byte.
     struct Tables {
+        /// All bytes that have codes are among the 64 from `least` on: the first quarter of each table has them all.
+        are_near: bool,
         least: __m512i,
-        low: __m512i,
-        high: __m512i,
-        lens: __m512i,
+        low: Table,
+        high: Table,
+        lens: Table,
+    }
+
+    /// Entries of 256 bytes, from the least on.
+    struct Table([__m512i; 4]);
+
+    impl Table {
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi1,bmi2")]
+        fn of<const ARE_NEAR: bool>(&self, at: __m512i) -> __m512i {
+            let Self([a, b, c, d]) = *self;
+            if ARE_NEAR {
+                return _mm512_permutexvar_epi8(at, a);
+            }
+            let (lower, upper) = (_mm512_permutex2var_epi8(a, at, b), _mm512_permutex2var_epi8(c, at, d));
+            _mm512_mask_blend_epi8(_mm512_movepi8_mask(at), lower, upper)
+        }
     }
 
     impl Tables {
-        /// None: they do not lie so close.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi1,bmi2")]
-        fn of(code: &Code) -> Option<Self> {
+        fn of(code: &Code) -> Self {
             let of_byte = |byte: i8| code.codes[usize::from(byte.cast_unsigned())];
             let mut coded = (i8::MIN..=i8::MAX).filter(|byte| of_byte(*byte) > 0);
-            let least = coded.next()?;
-            if coded.next_back()?.abs_diff(least) >= 64 {
-                return None;
-            }
-            let table =
-                |part: fn(u32) -> u8| to_vector(&std::array::from_fn(|i| part(of_byte(least.wrapping_add(i as i8)))));
-            Some(Self {
+            let least = coded.next().unwrap_or(0);
+            let are_near = coded.next_back().is_none_or(|most| most.abs_diff(least) < 64);
+            let table = |part: fn(u32) -> u8| {
+                let quarter = |quarter: usize| {
+                    to_vector(&std::array::from_fn(|i| {
+                        part(of_byte(least.wrapping_add(((64 * quarter + i) as u8).cast_signed())))
+                    }))
+                };
+                Table([quarter(0), quarter(1), quarter(2), quarter(3)])
+            };
+            Self {
+                are_near,
                 least: _mm512_set1_epi8(least),
                 low: table(|code| code as u8),
                 high: table(|code| (code >> 8) as u8),
                 lens: table(|code| (code >> 16) as u8),
-            })
+            }
         }
 
         /// Four bytes in each half of a lane of eight: those of the first halves, and of the second.
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi1,bmi2")]
-        fn fours(&self, block: &[u8; 64]) -> [Lanes; 2] {
+        fn fours<const ARE_NEAR: bool>(&self, block: &[u8; 64]) -> [Lanes; 2] {
             let at = _mm512_sub_epi8(to_vector(block), self.least);
-            let low = _mm512_permutexvar_epi8(at, self.low);
-            let high = _mm512_permutexvar_epi8(at, self.high);
-            let lens = _mm512_permutexvar_epi8(at, self.lens);
+            let low = self.low.of::<ARE_NEAR>(at);
+            let high = self.high.of::<ARE_NEAR>(at);
+            let lens = self.lens.of::<ARE_NEAR>(at);
             // Of each two bytes the first, and the second.
             let of_first = _mm512_set1_epi16(0xff);
             let first = Lanes {
@@ -545,8 +598,19 @@ mod tests {
         let mut num_frames = 0;
         let mut pairs = Pairs::new().expect("there is memory");
         for len in [LEN_MIN, LEN_MIN + 1, 65_537, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 262_144, 300_001] {
-            for (num, ratio) in [(2, 1.0), (2, 500.0), (3, 1.0), (5, 2.0), (12, 1.3), (20, 1.9), (40, 1.1), (64, 1.03)]
-            {
+            for (num, ratio) in [
+                (2, 1.0),
+                (2, 500.0),
+                (3, 1.0),
+                (5, 2.0),
+                (12, 1.3),
+                (20, 1.9),
+                (40, 1.1),
+                (64, 1.03),
+                (65, 1.05),
+                (130, 1.02),
+                (256, 1.02),
+            ] {
                 for (first, every) in [(0, 1), (100, 1), (250, 1), (7, 3)] {
                     let plane = geometric(len, num, ratio, first, every);
                     let mut bytes = vec![0; len + 100];
@@ -610,19 +674,23 @@ mod tests {
         let mut rare_in_a_row = geometric(40_000, 24, 1.7, 250, 1);
         rare_in_a_row.extend(geometric(1000, 12, 1.0, 6, 1));
         let far_apart = geometric(10_001, 40, 1.1, 0, 5);
-        for plane in [geometric(10_001, 40, 1.1, 0, 1), rare_in_a_row, far_apart] {
+        let many = geometric(10_001, 256, 1.02, 77, 1);
+        for plane in [geometric(10_001, 40, 1.1, 0, 1), rare_in_a_row, far_apart, many] {
             let code = Code::of(&count(&plane)).expect("there are two bytes");
             let mut pairs = Pairs::new().expect("there is memory");
             pairs.fill(&code);
-            let all = put_stream(&plane, &code, &pairs, &mut vec![0; 100_000]).expect("there is room");
+            let all = put_stream(&plane, &code, Some(&pairs), &mut vec![0; 100_000]).expect("there is room");
             for len in [0, 1, 63, 64, 65, plane.len()] {
                 for room in [0, 7, len / 4, all - 1, all, 100_000] {
                     let ways = [put_stream, put_stream_narrow, put_stream_plain].map(|put_stream| {
-                        let mut place = vec![0; room];
-                        let written = put_stream(&plane[..len], &code, &pairs, &mut place);
-                        (written, place[..written.unwrap_or(0)].to_vec())
+                        [Some(&pairs), None].map(|pairs| {
+                            let mut place = vec![0; room];
+                            let written = put_stream(&plane[..len], &code, pairs, &mut place);
+                            (written, place[..written.unwrap_or(0)].to_vec())
+                        })
                     });
-                    assert!(ways[0] == ways[2] && ways[1] == ways[2], "{len} bytes in {room}");
+                    let ways = ways.as_flattened();
+                    assert!(ways.iter().all(|way| *way == ways[0]), "{len} bytes in {room}");
                     assert!(ways[0].0.is_some() || room <= all);
                 }
             }

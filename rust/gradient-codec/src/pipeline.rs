@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::CodecError;
+use crate::codecs::planes::{self, Planes};
 use crate::codecs::sparse::{self, Sparse};
 use crate::codecs::{Codec, find_codec, one_base};
+use crate::{CodecError, Scratch};
 
 /// How much longer than the raw bytes the output of a stage in the middle of a pipeline may be.
 ///
@@ -108,6 +109,55 @@ pub fn patch(pipeline: &[Stage], payload: &[u8], bytes: &mut [u8]) -> Result<(),
     Err(CodecError::UnknownCodec { id: pipeline.last().map_or(0, |stage| stage.codec) })
 }
 
+/// Says whether a payload decodes to exactly `raw`, as it will be read: by [`patch`] if it is one. The bases are those of
+/// [`decode`].
+///
+/// # Errors
+/// As [`decode`].
+pub fn decodes_to(
+    pipeline: &[Stage],
+    payload: &[u8],
+    raw: &[u8],
+    bases: &[&[u8]],
+    scratch: &mut Scratch,
+) -> Result<bool, CodecError> {
+    if let Some((last, deltas)) = pipeline.split_last()
+        && last.codec == Planes.id()
+        && deltas.len() <= 1
+    {
+        require_wanted(pipeline, bases)?;
+        let delta = match deltas.first() {
+            Some(stage) => find_codec(stage.codec)?.as_delta().map(|delta| (delta, &stage.params)),
+            None => None,
+        };
+        if delta.is_some() || deltas.is_empty() {
+            return planes::all_windows(&last.params, payload, raw.len(), |start, window| {
+                let raw = &raw[start..start + window.len()];
+                if let Some((delta, params)) = delta {
+                    let base = one_base(bases)?;
+                    delta.undo(params, &base[start.min(base.len())..base.len().min(start + window.len())], window)?;
+                }
+                Ok(window == raw)
+            });
+        }
+    }
+    let mut decoded = scratch.take_decoded(raw.len())?;
+    let bytes = &mut decoded[..raw.len()];
+    let outcome = if let [base] = bases
+        && is_patch(pipeline)
+    {
+        let common = base.len().min(bytes.len());
+        bytes[..common].copy_from_slice(&base[..common]);
+        bytes[common..].fill(0);
+        patch(pipeline, payload, bytes)
+    } else {
+        decode(pipeline, payload, raw.len(), bases, bytes)
+    };
+    let is_same = bytes == raw;
+    scratch.give_decoded(decoded);
+    outcome.map(|()| is_same)
+}
+
 /// Returns `len` zero bytes, if they are at most `max` and there is memory for them.
 pub(crate) fn zeroed(len: u64, max: usize) -> Result<Vec<u8>, CodecError> {
     let len = match usize::try_from(len) {
@@ -138,4 +188,65 @@ fn require_wanted(pipeline: &[Stage], bases: &[&[u8]]) -> Result<(), CodecError>
         num_wanting += usize::from(find_codec(stage.codec)?.wants_bases());
     }
     if num_wanting == 1 { Ok(()) } else { Err(CodecError::UnwantedBases { num_bases: bases.len() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Base, DeltaGain, ElementClass, Layout, encode_best};
+
+    /// Floats of many sizes, of which one in `every` is a little more than those of `base`; a length of several windows.
+    fn floats(base: Option<&[u8]>, every: u32) -> Vec<u8> {
+        let mut state = 1_u32;
+        let mut next = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        let fresh = |next: &mut dyn FnMut() -> u32| (118 + next() % 12) << 23 | next() >> 1;
+        match base {
+            None => (0..9_999).flat_map(|_| fresh(&mut next).to_le_bytes()).collect(),
+            Some(base) => {
+                let elements = base.as_chunks::<4>().0.iter().map(|element| u32::from_le_bytes(*element));
+                elements
+                    .flat_map(|bits| (bits + u32::from(next() % every == 0) * (1 + next() % 3)).to_le_bytes())
+                    .collect()
+            }
+        }
+    }
+
+    #[test]
+    fn what_decodes_to_other_bytes_is_noticed_wherever_they_are() {
+        let mut scratch = Scratch::new();
+        let layout = Layout { width: 4, class: ElementClass::Float, row_len: 0, row_offset: 0 };
+        let base = floats(None, 1);
+        let text = b"one and the same words ".repeat(500);
+        let mut kinds = std::collections::BTreeSet::new();
+        for (raw, layout, base) in [
+            (&base, layout, None),
+            (&floats(Some(&base), 1), layout, Some(&base)),
+            (&floats(Some(&base), 90), layout, Some(&base)),
+            (&text, Layout::BYTES, None),
+        ] {
+            let against = base.map(|bytes| Base { bytes, anchor_len: None });
+            let mut payload = vec![0; raw.len()];
+            let encoded = encode_best(raw, &layout, against.as_ref(), DeltaGain::Any, &mut scratch, &mut payload)
+                .expect("encodes");
+            let payload = &payload[..encoded.len.expect("it gets shorter")];
+            let bases: Vec<&[u8]> = base.iter().map(|base| base.as_slice()).collect();
+            let mut is = |raw: &[u8]| decodes_to(&encoded.pipeline, payload, raw, &bases, &mut scratch);
+            kinds.insert(encoded.pipeline.iter().map(|stage| stage.codec).collect::<Vec<_>>());
+            assert_eq!(is(raw), Ok(true));
+            for at in [0, 1, 16_383, 16_384, raw.len() / 2, raw.len() - 1] {
+                let mut other = raw.clone();
+                let at = at.min(raw.len() - 1);
+                other[at] ^= 0x10;
+                assert_eq!(is(&other), Ok(false), "{:?}, byte {at}", encoded.pipeline);
+            }
+            is(&raw[4..]).expect_err("it is of another length");
+            let other_bases: &[&[u8]] = if bases.is_empty() { &[b"base"] } else { &[] };
+            decodes_to(&encoded.pipeline, payload, raw, other_bases, &mut scratch)
+                .expect_err("a base too many or too few");
+        }
+        assert_eq!(kinds.len(), 4, "{kinds:?}");
+    }
 }

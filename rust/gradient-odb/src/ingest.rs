@@ -1,29 +1,31 @@
 //! The hot path of a commit: from other people's memory into entries of a pack.
 //!
-//! Sources are cut into chunks and chunks gathered into batches of 16 MiB. Of each batch, in parallel:
+//! Sources are cut into chunks and chunks gathered into batches of 16 MiB. Those of a batch are taken in parallel, and of
+//! each, while it is in the processor's cache,
 //!
-//! 1. copy every chunk and hash the copy while it is in the processor's cache (nothing reads the source again); look it
-//!    up; if it is known and verified, its memory serves the next chunk at once;
-//! 2. of the others, encode what is new, against what the line keeps for it if that pays, decode it again and compare
-//!    (rule D5); read what is there but was never verified by this process and compare (rule D4), and write it again if
-//!    it is bad. A base is relied on like any other object: it is verified, and in a pack that nobody has condemned.
+//! 1. a copy is made and hashed (nothing reads the source again), and looked up; if it is known and verified, its memory
+//!    serves the next chunk at once;
+//! 2. else what is new is encoded, against what the line keeps for it if that pays, decoded again and compared (rule D5);
+//!    what is there but was never verified by this process is read and compared (rule D4), and written again if it is
+//!    bad. A base is relied on like any other object: it is verified, and in a pack that nobody has condemned.
 //!
 //! New entries go, batch by batch and in order, to a thread that appends them to the pack, their payloads uncopied:
 //! the disk writes one batch while the next ones are hashed. The channel is bounded, so a few batches are in flight.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use gradient_codec::{Base, DeltaGain, Encoded, Scratch, encode_best, is_patch, patch};
+use gradient_codec::{Base, DeltaGain, Encoded, Scratch, decodes_to, encode_best};
 use gradient_object::{CHUNK_BYTES, ChunkId};
 use rayon::prelude::*;
 
 use crate::arena::StagedBytes;
 use crate::index::Found;
 use crate::line::{BaseChunk, Candidate, LINKS_MAX, Line, Room, Slot, Update};
+use crate::odb::lock;
 use crate::pack::writer::{NewEntry, PackBuilder, Payload};
 use crate::pool;
 use crate::transaction::{Coding, Compression, Deltas};
@@ -40,15 +42,9 @@ const BATCHES_WAITING_MAX: usize = 4;
 /// Reserved beside the raw bytes of a pack, for headers and index.
 const RESERVE_BYTES: u64 = 1 << 20;
 
-/// Memory that a thread encodes and decodes in, again and again.
-#[derive(Default)]
-struct Workspace {
-    scratch: Scratch,
-    decoded: Vec<u8>,
-}
-
 thread_local! {
-    static CODING: RefCell<Workspace> = RefCell::default();
+    /// Memory that a thread encodes and decodes in, again and again.
+    static CODING: RefCell<Scratch> = RefCell::default();
 }
 
 /// A chunk of a source.
@@ -62,25 +58,22 @@ struct Piece {
 /// What a chunk is coded against, and what that is, down to the anchor, and the packs where it is relied on.
 type Links = Vec<(ObjectName, PackId)>;
 
-/// What the index says of a staged chunk.
-enum Known {
-    /// It is in this pack, and this process has verified it there; and what it is coded against.
-    Verified(PackId, Links),
-    /// It was not verified by this process. None: it is new.
-    No(StagedBytes, Option<Found>),
-}
-
-/// A chunk of a batch that is not known to be stored.
-struct Work {
-    piece: Piece,
+/// A chunk that is not known to be stored.
+struct Work<'p> {
+    piece: &'p Piece,
     id: ChunkId,
     staged: Arc<StagedBytes>,
     /// Where the index says it is.
     unverified: Option<Found>,
 }
 
-/// What became of it.
+/// What becomes of a chunk.
 enum Outcome {
+    /// It is in this pack, where this process had verified it before; and what it is coded against.
+    Known(PackId, Links),
+    /// The same bytes came before.
+    Again,
+    /// It is stored, as was just verified: where, and all that it is coded against.
     Relied(Links),
     New(Box<New>),
 }
@@ -105,6 +98,8 @@ struct Shared<'s> {
     line: Option<&'s Line>,
     room: &'s Room,
     coding: Coding,
+    /// The chunks that the transaction has met.
+    seen: &'s Mutex<HashSet<ChunkId>>,
 }
 
 impl Shared<'_> {
@@ -150,7 +145,8 @@ impl<'a> Transaction<'a> {
         }
         self.has_failed = true;
         let room = Room::new(line.map_or(0, Line::resident_max));
-        let shared = Shared { odb: self.odb, sources, line, room: &room, coding: self.coding };
+        let seen = Mutex::new(std::mem::take(&mut self.seen));
+        let shared = Shared { odb: self.odb, sources, line, room: &room, coding: self.coding, seen: &seen };
         let pieces = cut(sources);
         let total: u64 = pieces.iter().map(|piece| piece.len as u64).sum();
         progress.add_total(total);
@@ -182,6 +178,7 @@ impl<'a> Transaction<'a> {
         })?;
         self.has_failed = false;
         self.updates.slots.extend(updates(shared, &ids, &slots));
+        self.seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.updates.had_no_room |= room.was_short();
         Ok(ids)
     }
@@ -203,11 +200,14 @@ impl<'a> Transaction<'a> {
             progress.check()?;
             let (batch, after) = pieces.split_at(batch_end(pieces, batch_max));
             pieces = after;
-            let staged = stage(batch, shared, progress)?;
-            for (piece, (id, _)) in batch.iter().zip(&staged) {
+            let outcomes: Vec<(ChunkId, Outcome)> = pool::install(|| {
+                let take_in = |piece| take_in(piece, shared, progress);
+                batch.par_iter().with_max_len(1).map(take_in).collect()
+            })?;
+            for (piece, (id, _)) in batch.iter().zip(&outcomes) {
                 ids[piece.source].push(*id);
             }
-            let entries = self.settle(batch, staged, shared, slots, progress)?;
+            let entries = self.settle(outcomes, slots);
             let batch_len: u64 = batch.iter().map(|piece| piece.len as u64).sum();
             if entries.is_empty() {
                 // Nothing waits for the disk, and nothing is kept: threads need not meet so often.
@@ -226,57 +226,32 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Finds out which chunks of a staged batch are new, and makes their entries.
-    fn settle(
-        &mut self,
-        batch: &[Piece],
-        staged: Vec<(ChunkId, Known)>,
-        shared: Shared<'_>,
-        slots: &mut HashMap<Place, Slot>,
-        progress: &Progress,
-    ) -> Result<Vec<NewEntry>, OdbError> {
-        let mut work = Vec::new();
-        for (piece, (id, known)) in batch.iter().zip(staged) {
-            if !self.seen.insert(id) {
-                continue;
-            }
-            match known {
-                Known::Verified(pack, links) => {
+    /// Notes what became of the chunks of a batch; returns the entries of those that are new.
+    fn settle(&mut self, outcomes: Vec<(ChunkId, Outcome)>, slots: &mut HashMap<Place, Slot>) -> Vec<NewEntry> {
+        let mut entries = Vec::new();
+        let mut verified = Vec::new();
+        for (id, outcome) in outcomes {
+            match outcome {
+                Outcome::Known(pack, links) => {
                     self.relied.insert(id.into(), pack);
                     self.relied.extend(links);
                 }
-                Known::No(staged, unverified) => {
-                    work.push(Work { piece: *piece, id, staged: Arc::new(staged), unverified });
-                }
-            }
-        }
-        if work.is_empty() {
-            return Ok(Vec::new());
-        }
-        let settle = |work| {
-            progress.check()?;
-            settle_one(shared, work)
-        };
-        let outcomes: Vec<Outcome> = pool::install(|| work.into_par_iter().with_max_len(1).map(settle).collect())?;
-        let mut entries = Vec::new();
-        let mut relied = Vec::new();
-        for outcome in outcomes {
-            match outcome {
-                Outcome::Relied(links) => relied.extend(links),
+                Outcome::Again => {}
+                Outcome::Relied(links) => verified.extend(links),
                 Outcome::New(new) => {
                     let New { entry, place, slot, relied: of_base } = *new;
                     self.num_deltas += usize::from(!of_base.is_empty());
-                    relied.extend(of_base);
+                    verified.extend(of_base);
                     entries.push(entry);
                     slots.insert(place, slot);
                 }
             }
         }
-        if !relied.is_empty() {
-            self.relied.extend(relied.iter().copied());
-            self.odb.mark_verified(relied);
+        if !verified.is_empty() {
+            self.relied.extend(verified.iter().copied());
+            self.odb.mark_verified(verified);
         }
-        Ok(entries)
+        entries
     }
 }
 
@@ -320,33 +295,30 @@ fn batch_end(pieces: &[Piece], max: usize) -> usize {
     pieces.iter().take_while(fits).count().max(1)
 }
 
-/// Copies a batch, hashes the copies and looks them up.
-fn stage(batch: &[Piece], shared: Shared<'_>, progress: &Progress) -> Result<Vec<(ChunkId, Known)>, OdbError> {
+/// Copies a chunk, hashes the copy, and finds out what becomes of it.
+fn take_in(piece: &Piece, shared: Shared<'_>, progress: &Progress) -> Result<(ChunkId, Outcome), OdbError> {
     let Shared { odb, sources, .. } = shared;
-    let stage_one = |piece: &Piece| {
-        progress.check()?;
-        let mut staged = odb.arena.take(piece.len);
-        let id = copy_and_hash(sources[piece.source].bytes, piece.offset, staged.bytes_mut());
-        let known = look_up(odb, id, staged)?;
-        progress.advance(piece.len as u64);
-        Ok((id, known))
-    };
-    pool::install(|| batch.par_iter().with_max_len(1).map(stage_one).collect())
-}
-
-/// Looks up a staged chunk. An entry of another raw length is none of it.
-fn look_up(odb: &Odb, id: ChunkId, staged: StagedBytes) -> Result<Known, OdbError> {
+    progress.check()?;
+    let mut staged = odb.arena.take(piece.len);
+    let id = copy_and_hash(sources[piece.source].bytes, piece.offset, staged.bytes_mut());
     let name = ObjectName::from(id);
     let found = odb.find_to_rely_on(&name)?;
-    let found = found.filter(|found| found.row.raw_len as usize == staged.bytes().len());
+    // An entry of another raw length is none of it.
+    let found = found.filter(|found| found.row.raw_len as usize == piece.len);
     let verified = found.filter(|found| odb.is_verified(&name, found));
-    Ok(match verified.and_then(|found| Some((found.pack, odb.verified_links(&name, &found)?))) {
+    let outcome = match verified.and_then(|found| Some((found.pack, odb.verified_links(&name, &found)?))) {
         Some((pack, links)) => {
             staged.keep_for_this_thread();
-            Known::Verified(pack, links)
+            Outcome::Known(pack, links)
         }
-        None => Known::No(staged, found),
-    })
+        None if !lock(shared.seen).insert(id) => {
+            staged.keep_for_this_thread();
+            Outcome::Again
+        }
+        None => settle_one(shared, Work { piece, id, staged: Arc::new(staged), unverified: found })?,
+    };
+    progress.advance(piece.len as u64);
+    Ok((id, outcome))
 }
 
 /// Fills `out` from a source and hashes it on the way.
@@ -362,17 +334,17 @@ fn copy_and_hash(source: &dyn ByteSource, offset: usize, out: &mut [u8]) -> Chun
 }
 
 /// Checks a chunk that is said to be there, or makes the entry of a new one.
-fn settle_one(shared: Shared<'_>, work: Work) -> Result<Outcome, OdbError> {
+fn settle_one(shared: Shared<'_>, work: Work<'_>) -> Result<Outcome, OdbError> {
     let name = ObjectName::from(work.id);
     if let Some(found) = work.unverified
         && let Some(relied) = good_copy(shared.odb, &name, &found, work.staged.bytes())
     {
         return Ok(Outcome::Relied(relied));
     }
-    let mut coding = CODING.take();
-    let entry = encode(shared, work, &mut coding);
-    CODING.set(coding);
-    entry
+    let mut scratch = CODING.take();
+    let outcome = encode(shared, work, &mut scratch);
+    CODING.set(scratch);
+    outcome
 }
 
 /// Returns where a copy lies that is these bytes, and all that it is coded against: where the index says, or elsewhere.
@@ -431,10 +403,10 @@ fn ground_for(shared: Shared<'_>, slot: &mut Option<Slot>, raw_len: usize) -> Op
 }
 
 /// Makes the entry of a chunk: coded if that pays, and then decoded again and compared.
-fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outcome, OdbError> {
+fn encode(shared: Shared<'_>, work: Work<'_>, scratch: &mut Scratch) -> Result<Outcome, OdbError> {
     let Work { piece, id, staged, unverified } = work;
     let raw = staged.bytes();
-    let mut slot = shared.take_slot(&piece);
+    let mut slot = shared.take_slot(piece);
     // A chunk whose copies are all damaged may be what its base is coded against: it has to stand by itself.
     let is_known = unverified.is_some() || shared.odb.has_chunk(&id);
     let mut ground = if is_known { None } else { ground_for(shared, &mut slot, raw.len()) };
@@ -449,7 +421,7 @@ fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outc
             let against =
                 ground.map(|Ground { base, .. }| Base { bytes: base.bytes.bytes(), anchor_len: base.anchor_len() });
             let gain = if shared.coding.deltas == Deltas::All { DeltaGain::Any } else { DeltaGain::Tenth };
-            encode_best(raw, &layout, against.as_ref(), gain, &mut coding.scratch, payload.bytes_mut())
+            encode_best(raw, &layout, against.as_ref(), gain, scratch, payload.bytes_mut())
         };
         let encoded = encode(ground.as_ref())?;
         let is_bounded = |ground: &Ground| ground.base.can_carry(encoded.len.unwrap_or(raw.len()));
@@ -474,28 +446,11 @@ fn encode(shared: Shared<'_>, work: Work, coding: &mut Workspace) -> Result<Outc
         let entry = NewEntry::new(id, raw.len(), Vec::new(), &[], Payload::Raw(Arc::clone(&staged)))?;
         return Ok(Outcome::New(Box::new(New { entry, place, slot, relied: Vec::new() })));
     };
-    if coding.decoded.len() < raw.len() {
-        coding.decoded.resize(raw.len(), 0);
-    }
-    let decoded = &mut coding.decoded[..raw.len()];
-    // As it will be read.
-    let reversed = match base {
-        Some(base) if is_patch(&encoded.pipeline) => {
-            let bytes = base.bytes.bytes();
-            let common = bytes.len().min(decoded.len());
-            decoded[..common].copy_from_slice(&bytes[..common]);
-            decoded[common..].fill(0);
-            patch(&encoded.pipeline, &payload.bytes()[..len], decoded)
-        }
-        base => {
-            let bases: Vec<&[u8]> = base.iter().map(|base| base.bytes.bytes()).collect();
-            gradient_codec::decode(&encoded.pipeline, &payload.bytes()[..len], raw.len(), &bases, decoded)
-        }
-    };
-    match reversed {
-        Ok(()) if decoded == raw => {}
+    let bases: Vec<&[u8]> = base.iter().map(|base| base.bytes.bytes()).collect();
+    match decodes_to(&encoded.pipeline, &payload.bytes()[..len], raw, &bases, scratch) {
+        Ok(true) => {}
         Err(error) if error.is_shortage() => return Err(error.into()),
-        Ok(()) | Err(_) => return Err(OdbError::CodingNotReversible { object: id.into() }),
+        Ok(false) | Err(_) => return Err(OdbError::CodingNotReversible { object: id.into() }),
     }
     let of_base = base.map(|base| base.id).into_iter().collect();
     let entry = NewEntry::new(id, raw.len(), of_base, &encoded.pipeline, Payload::Coded(payload, len))?;

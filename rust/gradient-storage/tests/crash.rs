@@ -92,6 +92,100 @@ fn no_write_of_a_pack_goes_on_beyond_the_window_that_is_written_back() {
     assert_eq!(num_writes(&[&[], half, whole, &[], half]), 3, "two windows are full, and a third begins");
 }
 
+/// A disk whose packs go past the page cache by so many bytes, and one in the making of 100 000 bytes.
+const DIRECT_BYTES: usize = 8 << 10;
+
+fn long_bytes() -> Vec<u8> {
+    (0..25_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+}
+
+fn seal_long(storage: &LocalStorage<SimFs>) -> Result<(), StorageError> {
+    let mut pack = storage.create_pack(&[1; 16], 1 << 20)?;
+    for piece in long_bytes().chunks(3001) {
+        let (one, other) = piece.split_at(piece.len() / 3);
+        pack.append(&[one, other])?;
+    }
+    pack.seal()
+}
+
+#[test]
+fn a_pack_goes_past_the_page_cache_in_aligned_pieces_and_its_end_through_it() {
+    let disk = SimFs::new();
+    disk.allow_direct(DIRECT_BYTES);
+    let storage = create(&disk);
+    disk.settle();
+    seal_long(&storage).expect("nothing fails");
+    let kinds: Vec<CallKind> = disk.calls().iter().map(|call| call.kind).collect();
+    let between: Vec<CallKind> = kinds
+        .iter()
+        .copied()
+        .filter(|kind| matches!(kind, CallKind::Write | CallKind::SetDirect | CallKind::Truncate | CallKind::Sync))
+        .collect();
+    let mut expected = vec![CallKind::SetDirect];
+    expected.extend([CallKind::Write; 100_000 / DIRECT_BYTES]);
+    expected.extend([CallKind::SetDirect, CallKind::Write, CallKind::Truncate, CallKind::Sync]);
+    assert_eq!(between, expected);
+    assert!(open(&disk).read(&Key::pack(&[1; 16]), 1 << 20).expect("is sealed") == long_bytes());
+}
+
+#[test]
+fn a_pack_that_went_past_the_page_cache_is_whole_after_any_crash_or_not_there() {
+    let disk = SimFs::new();
+    disk.allow_direct(DIRECT_BYTES);
+    let storage = create(&disk);
+    disk.settle();
+    seal_long(&storage).expect("nothing fails");
+    let sealed = disk.num_changes();
+    let mut num_there = 0;
+    for crash in crashes(&disk) {
+        let after = open(&disk.crash(&crash));
+        match after.read(&Key::pack(&[1; 16]), 1 << 20) {
+            Ok(found) => {
+                num_there += 1;
+                assert!(found == long_bytes(), "{crash}: {} other bytes", found.len());
+            }
+            Err(error) => assert!(error.is_not_found() && crash.after < sealed, "{crash}: {error}"),
+        }
+    }
+    assert!(num_there > 0);
+}
+
+#[test]
+fn a_call_that_fails_past_the_page_cache_fails_the_pack_or_is_made_up_for() {
+    let calls = {
+        let disk = SimFs::new();
+        disk.allow_direct(DIRECT_BYTES);
+        let storage = create(&disk);
+        disk.settle();
+        seal_long(&storage).expect("nothing fails");
+        disk.calls()
+    };
+    let failures = [SimErrno::IO, SimErrno::INVAL, SimErrno::NOSPC].map(Failure::Error);
+    let mut num_made_up_for = 0;
+    for failure in failures.into_iter().chain([Failure::OneByte, Failure::Half]) {
+        for (at, call) in calls.iter().enumerate() {
+            if !matches!(call.kind, CallKind::SetDirect | CallKind::Write) {
+                continue;
+            }
+            let disk = SimFs::new();
+            disk.allow_direct(DIRECT_BYTES);
+            let storage = create(&disk);
+            disk.settle();
+            disk.set_fault(Some(Fault { at, failure, lasts: false }));
+            let sealed = seal_long(&storage);
+            disk.set_fault(None);
+            let found = open(&disk).read(&Key::pack(&[1; 16]), 1 << 20);
+            if sealed.is_ok() {
+                num_made_up_for += 1;
+                assert!(found.expect("is sealed") == long_bytes(), "{failure:?} of call {at}, {call:?}");
+            } else {
+                assert!(found.is_err_and(|error| error.is_not_found()), "{failure:?} of call {at}, {call:?}");
+            }
+        }
+    }
+    assert!(num_made_up_for > 3 * 100_000 / DIRECT_BYTES, "{num_made_up_for}");
+}
+
 #[test]
 fn a_file_that_was_not_synced_may_be_found_in_every_bad_way() {
     let disk = SimFs::new();

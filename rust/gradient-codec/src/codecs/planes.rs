@@ -255,9 +255,52 @@ thread_local! {
 
 /// Decodes a payload to exactly all of `out`.
 pub(crate) fn decode_planes(params: Params, encoded: &[u8], out: &mut [u8]) -> Result<(), CodecError> {
+    with_planes(params, encoded, out.len(), |planes| merge(planes, params.rotate, out))
+}
+
+/// Bytes that are merged at a time for somebody who looks at them at once, while they are in the nearest cache.
+const WINDOW_BYTES: usize = 16 << 10;
+
+/// Decodes a payload of `len` bytes when decoded, and hands `is_right` one window after the other, with its offset, until
+/// that says no. Returns what it said last.
+///
+/// # Errors
+/// As [`Codec::decode`]; and what `is_right` returns.
+pub(crate) fn all_windows(
+    params: &[u8],
+    encoded: &[u8],
+    len: usize,
+    mut is_right: impl FnMut(usize, &mut [u8]) -> Result<bool, CodecError>,
+) -> Result<bool, CodecError> {
+    let params = Params::decode(params)?;
+    with_planes(params, encoded, len, |planes| {
+        let mut window = [0; WINDOW_BYTES];
+        for start in (0..len).step_by(WINDOW_BYTES) {
+            let window = &mut window[..WINDOW_BYTES.min(len - start)];
+            let (first, n) = (start / params.width, window.len() / params.width);
+            let mut of_window: [&[u8]; 8] = [&[]; 8];
+            for (of_window, plane) in of_window.iter_mut().zip(planes) {
+                *of_window = &plane[first..first + n];
+            }
+            merge(&of_window[..params.width], params.rotate, window);
+            if !is_right(start, window)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })?
+}
+
+/// Decodes the planes of a payload of `out_len` bytes when decoded, and hands them to `then`.
+fn with_planes<T>(
+    params: Params,
+    encoded: &[u8],
+    out_len: usize,
+    then: impl FnOnce(&[&[u8]]) -> T,
+) -> Result<T, CodecError> {
     let width = params.width;
-    require_elements(out.len(), width)?;
-    let n = out.len() / width;
+    require_elements(out_len, width)?;
+    let n = out_len / width;
     let (len, mut rest) = encoded.split_first_chunk().ok_or(damaged("it is shorter than its length"))?;
     require_len(n, u32::from_le_bytes(*len) as usize)?;
     let rows: Vec<Row> = (0..width).map(|_| Row::take(&mut rest)).collect::<Result<_, _>>().map_err(damaged)?;
@@ -269,7 +312,7 @@ pub(crate) fn decode_planes(params: Params, encoded: &[u8], out: &mut [u8]) -> R
             }
         }
     }
-    let num_means = params.means.map_or(Some(0), |rows| rows.num_means(n, out.len()));
+    let num_means = params.means.map_or(Some(0), |rows| rows.num_means(n, out_len));
     let num_means = num_means.ok_or(damaged("it has more means than bytes"))?;
     let num_decoded = rows.iter().enumerate().filter(|(p, row)| must_be_decoded(*p, row, &params)).count();
     // Taken, not borrowed: nothing is called from here that decodes planes.
@@ -282,7 +325,7 @@ pub(crate) fn decode_planes(params: Params, encoded: &[u8], out: &mut [u8]) -> R
     }
     let (means, free) = decoded[..needed].split_at_mut(num_means);
     let outcome =
-        decode_means(params, rest, means).and_then(|()| decode_parts(params, &rows, &parts, means, free, out));
+        decode_means(params, rest, means).and_then(|()| decode_parts(params, &rows, &parts, means, free, n, then));
     DECODED.set(decoded);
     outcome
 }
@@ -300,15 +343,15 @@ fn must_be_decoded(p: usize, row: &Row, params: &Params) -> bool {
     row.coder != Coder::Raw || (p + 1 == params.width && params.means.is_some())
 }
 
-fn decode_parts(
+fn decode_parts<T>(
     params: Params,
     rows: &[Row],
     parts: &[&[u8]; 8],
     means: &[u8],
     mut free: &mut [u8],
-    out: &mut [u8],
-) -> Result<(), CodecError> {
-    let n = out.len() / params.width;
+    n: usize,
+    then: impl FnOnce(&[&[u8]]) -> T,
+) -> Result<T, CodecError> {
     let mut planes: [&[u8]; 8] = [&[]; 8];
     for (p, (row, part)) in rows.iter().zip(parts).enumerate() {
         if must_be_decoded(p, row, &params) {
@@ -324,6 +367,5 @@ fn decode_parts(
             planes[p] = part;
         }
     }
-    merge(&planes[..params.width], params.rotate, out);
-    Ok(())
+    Ok(then(&planes[..params.width]))
 }

@@ -2,7 +2,7 @@
 
 use super::planes::{self, Params, decode_planes};
 use super::{Codec, DeltaCodec, read_width, require_elements};
-use crate::gaps::{self, num_values, take_apart};
+use crate::gaps::{self, Gaps, num_values, take_apart};
 use crate::output::{Output, into_vec};
 use crate::parts::{PlaneOf, Row, append_part, decode_part};
 use crate::pipeline::{require_len, zeroed};
@@ -60,20 +60,33 @@ pub(crate) fn append(
     out: &mut Output<'_>,
 ) -> Result<Option<()>, CodecError> {
     require_elements(raw.len(), width)?;
-    let (mut gaps, mut values) = (Vec::new(), Vec::new());
+    let mut taken = scratch.take_gaps();
+    let Gaps { gaps, values } = &mut taken;
     match width {
-        1 => take_apart::<1>(raw, &mut gaps, &mut values),
-        2 => take_apart::<2>(raw, &mut gaps, &mut values),
-        4 => take_apart::<4>(raw, &mut gaps, &mut values),
-        _ => take_apart::<8>(raw, &mut gaps, &mut values),
+        1 => take_apart::<1>(raw, gaps, values),
+        2 => take_apart::<2>(raw, gaps, values),
+        4 => take_apart::<4>(raw, gaps, values),
+        _ => take_apart::<8>(raw, gaps, values),
     }
-    let put = out.put(&((raw.len() / width) as u32).to_le_bytes());
+    let outcome = append_taken(width, raw.len(), &taken, scratch, out);
+    scratch.give_gaps(taken);
+    outcome
+}
+
+fn append_taken(
+    width: usize,
+    raw_len: usize,
+    Gaps { gaps, values }: &Gaps,
+    scratch: &mut Scratch,
+    out: &mut Output<'_>,
+) -> Result<Option<()>, CodecError> {
+    let put = out.put(&((raw_len / width) as u32).to_le_bytes());
     if put.and_then(|()| out.put(&(gaps.len() as u32).to_le_bytes())).is_none()
-        || append_part(&gaps, PlaneOf::Others, scratch, out)?.is_none()
+        || append_part(gaps, PlaneOf::Others, scratch, out)?.is_none()
     {
         return Ok(None);
     }
-    Ok(planes::append(Params { width, rotate: false, means: None }, None, &values, scratch, out)?.map(drop))
+    Ok(planes::append(Params { width, rotate: false, means: None }, None, values, scratch, out)?.map(drop))
 }
 
 /// Says whether an element of this codec is one or several whole ones of a delta.

@@ -16,6 +16,7 @@
 
 mod ancestors;
 mod beneath;
+mod direct;
 mod handles;
 mod os;
 mod pack;

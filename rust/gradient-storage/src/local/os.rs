@@ -102,6 +102,20 @@ impl System for Os {
         }
     }
 
+    fn set_direct(&self, file: &OwnedFd, is_direct: bool) -> Result<(), Errno> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            let mut flags = rustix::fs::fcntl_getfl(file)?;
+            flags.set(OFlags::DIRECT, is_direct);
+            rustix::fs::fcntl_setfl(file, flags)
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        {
+            let _ = (file, is_direct);
+            Err(Errno::NOSYS)
+        }
+    }
+
     /// The call made for this is `sync_file_range`, which rustix 1.1.6 does not have. Linux starts the same write-back,
     /// in `generic_fadvise`, before it looks which pages of the range it could drop for `DONTNEED`; pages on their way to
     /// the disk are not dropped, so what was just written stays readable from memory (`fincore` shows all of a pack

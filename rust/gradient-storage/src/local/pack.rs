@@ -1,21 +1,26 @@
 //! Writes one pack at the speed of the disk.
 //!
-//! Space for the expected length is reserved first, which makes the writes cheaper and a full disk known at once. Pieces
-//! go to the page cache where they lie, in windows that end on multiples of `WINDOW_BYTES` in the file: a window that is
-//! full is handed to the kernel to be written back, and none of its pages is written to again, so that the sync at the
-//! end finds little left to do. A writer holds no bytes of its own. `seal` cuts off what was reserved too much, syncs,
-//! publishes and syncs the folder; what the kernel did until then is no part of the promise.
+//! Space for the expected length is reserved first, which makes the writes cheaper and a full disk known at once. Then
+//! there are two ways. `seal` cuts off what was reserved too much, syncs, publishes and syncs the folder; what the kernel
+//! did until then is no part of the promise.
 //!
-//! Not past the page cache. `O_DIRECT` needs copies that are aligned, waits for each of them, and leaves nothing in
-//! memory for whoever reads the pack soon: a restore, or the next delta. `benches/pack_write.rs` has it beside this:
-//! 204 MB became durable in 159 ms with it and in 126 so, with both cores taken in 166 and 136, and were read again in
-//! 136 and 28. Of 8 MB it was 9.3 and 7.5 ms, of 32 MB 27.7 and 22.9: there is no length from which on it pays. (Two
-//! cores, ext4 on a virtual disk; medians of 15, in turns.)
+//! **Long packs past the page cache**, where the file system lets them: gathered into aligned pieces of 4 MiB, each
+//! written while others are coded, the last, which is not whole, through the cache. While both cores code, the copy into
+//! the cache and its book-keeping are what makes a commit wait: of the processor time of a commit of 204 MB, 101 to 131 ms
+//! went to writing through it and 62 ms past it, of 410 to 500 in all. It also leaves the cache to what training reads.
+//! The price is that the first who reads the pack again waits for the disk: 136 against 28 ms, by `benches/pack_write.rs`.
+//! (Two cores, ext4 on a virtual disk.) Whoever refuses it, when it is asked for or at a write, gets the other way from
+//! there on.
+//!
+//! **All others through the page cache**, where they lie, in windows that end on multiples of `WINDOW_BYTES` in the file:
+//! a window that is full is handed to the kernel to be written back, and none of its pages is written to again, so that
+//! the sync at the end finds little left to do. A writer holds no bytes of its own then.
 
 use rustix::io::Errno;
 
 use super::LocalStorage;
 use super::beneath::io_error;
+use super::direct::Piece;
 use super::system::{System, retry};
 use super::temporary::Temporary;
 use crate::{Key, PackWriter, Put, StorageError};
@@ -26,6 +31,9 @@ use crate::{Key, PackWriter, Put, StorageError};
 /// is on its way to the disk should not be written to.
 const WINDOW_BYTES: u64 = 2 << 20;
 
+/// Shorter packs are written through the page cache: they cost it little, and are read soon.
+const DIRECT_PIECES_MIN: u64 = 8;
+
 /// A pack in the making, a temporary file until it is sealed.
 #[derive(Debug)]
 pub(super) struct LocalPack<'a, S: System> {
@@ -34,6 +42,8 @@ pub(super) struct LocalPack<'a, S: System> {
     temporary: Temporary<'a, S>,
     position: u64,
     reserved: u64,
+    /// The last bytes, on their way past the page cache, from `position` on.
+    direct: Option<Piece>,
     has_failed: bool,
 }
 
@@ -51,7 +61,45 @@ impl<'a, S: System> LocalPack<'a, S> {
         let is_reserved = reserve(storage.system(), temporary.file(), expected_len)
             .map_err(|errno| io_error("reserve space for", &key, errno))?;
         let reserved = if is_reserved { expected_len } else { 0 };
-        Ok(Self { storage, key, temporary, position: 0, reserved, has_failed: false })
+        let direct_bytes = storage.system().direct_bytes();
+        // Whatever this says, the pack can be written through the cache.
+        let is_direct = is_reserved
+            && expected_len >= DIRECT_PIECES_MIN * direct_bytes as u64
+            && retry(|| storage.system().set_direct(temporary.file(), true)).is_ok();
+        let direct = is_direct.then(|| Piece::new(direct_bytes));
+        Ok(Self { storage, key, temporary, position: 0, reserved, direct, has_failed: false })
+    }
+
+    /// Gathers the pieces and writes what is aligned past the page cache; or, once that is refused, through it.
+    fn gather(&mut self, pieces: &[&[u8]]) -> Result<(), Errno> {
+        let mut pieces = pieces.iter();
+        let mut rest: &[u8] = &[];
+        while let Some(direct) = &mut self.direct {
+            rest = direct.fill(rest);
+            if direct.is_full() {
+                match self.temporary.write_all(&[direct.bytes()], self.position) {
+                    Ok(()) => {
+                        self.position += direct.bytes().len() as u64;
+                        direct.clear();
+                    }
+                    Err(Errno::INVAL | Errno::OPNOTSUPP) => self.give_up_direct()?,
+                    Err(errno) => return Err(errno),
+                }
+            } else if let Some(next) = pieces.next() {
+                rest = next;
+            } else {
+                return Ok(());
+            }
+        }
+        let left: Vec<&[u8]> = std::iter::once(rest).chain(pieces.copied()).collect();
+        self.write(&left)
+    }
+
+    /// Writes what was gathered, and all that follows, through the page cache.
+    fn give_up_direct(&mut self) -> Result<(), Errno> {
+        let Some(direct) = self.direct.take() else { return Ok(()) };
+        retry(|| self.storage.system().set_direct(self.temporary.file(), false))?;
+        self.write(&[direct.bytes()])
     }
 
     /// Writes the pieces, window by window.
@@ -98,18 +146,19 @@ impl<'a, S: System> LocalPack<'a, S> {
 impl<S: System> PackWriter for LocalPack<'_, S> {
     fn append(&mut self, pieces: &[&[u8]]) -> Result<(), StorageError> {
         self.require_whole()?;
-        self.write(pieces).map_err(|errno| {
+        self.gather(pieces).map_err(|errno| {
             self.has_failed = true;
             io_error("write", &self.key, errno)
         })
     }
 
     fn position(&self) -> u64 {
-        self.position
+        self.position + self.direct.as_ref().map_or(0, |direct| direct.bytes().len() as u64)
     }
 
-    fn seal(self: Box<Self>) -> Result<(), StorageError> {
+    fn seal(mut self: Box<Self>) -> Result<(), StorageError> {
         self.require_whole()?;
+        self.give_up_direct().map_err(|errno| io_error("write", &self.key, errno))?;
         if self.position < self.reserved {
             retry(|| self.storage.system().truncate(self.temporary.file(), self.position))
                 .map_err(|errno| io_error("cut", &self.key, errno))?;

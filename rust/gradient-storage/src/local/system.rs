@@ -115,6 +115,18 @@ pub trait System: Debug + Send + Sync + 'static {
     /// What the system says.
     fn reserve(&self, file: &Self::Handle, len: u64) -> Result<(), Errno>;
 
+    /// Lets what is written from now on go past the page cache, or through it again. Past it, offsets, lengths and
+    /// addresses are multiples of a block of the file system, else a write is `INVAL`.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn set_direct(&self, file: &Self::Handle, is_direct: bool) -> Result<(), Errno>;
+
+    /// How many bytes go past the page cache at once.
+    fn direct_bytes(&self) -> usize {
+        4 << 20
+    }
+
     /// Asks for these bytes to be written to the disk soon. A hint.
     fn start_write_back(&self, file: &Self::Handle, offset: u64, len: u64);
 

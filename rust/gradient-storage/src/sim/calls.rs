@@ -27,6 +27,9 @@ impl SimHandle {
     }
 }
 
+/// What writes past the page cache must be multiples of.
+const BLOCK_BYTES: usize = 4096;
+
 /// How a call goes on once its fault was looked at.
 enum Way<'a> {
     /// As asked, but moving at most so many bytes.
@@ -226,6 +229,11 @@ impl System for SimFs {
             return Err(Errno::IO);
         };
         machine.live.content(file.inode)?;
+        let is_whole = |number: usize| number.is_multiple_of(BLOCK_BYTES);
+        let are_aligned = pieces.iter().all(|piece| is_whole(piece.as_ptr().addr()) && is_whole(piece.len()));
+        if machine.direct.contains(&file.inode) && !(are_aligned && offset.is_multiple_of(BLOCK_BYTES as u64)) {
+            return Err(Errno::INVAL);
+        }
         machine.change(Change::Write { inode: file.inode, offset, bytes: all[..len].into() });
         Ok(len)
     }
@@ -242,6 +250,23 @@ impl System for SimFs {
         let len = len.max(machine.live.content(file.inode)?.len());
         machine.change(Change::Resize { inode: file.inode, len });
         end
+    }
+
+    fn set_direct(&self, file: &SimHandle, is_direct: bool) -> Result<(), Errno> {
+        let (mut machine, end) = self.plain(CallKind::SetDirect, file.path.clone())?;
+        if machine.direct_bytes.is_none() {
+            return Err(Errno::INVAL);
+        }
+        if is_direct {
+            machine.direct.insert(file.inode);
+        } else {
+            machine.direct.remove(&file.inode);
+        }
+        end
+    }
+
+    fn direct_bytes(&self) -> usize {
+        self.lock().direct_bytes.unwrap_or(1)
     }
 
     fn start_write_back(&self, _file: &SimHandle, _offset: u64, _len: u64) {}

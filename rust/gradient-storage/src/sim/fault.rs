@@ -24,6 +24,7 @@ pub enum CallKind {
     Write,
     Truncate,
     Reserve,
+    SetDirect,
     Sync,
     SyncFolder,
     RenameNoReplace,

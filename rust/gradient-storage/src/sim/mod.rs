@@ -23,6 +23,7 @@ mod fault;
 mod gate;
 mod random;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,6 +71,10 @@ struct Machine {
     /// Renames that a canary holds back.
     held: Vec<Change>,
     has_rename_no_replace: bool,
+    /// How many bytes go past the page cache at once, where they can.
+    direct_bytes: Option<usize>,
+    /// Files whose bytes do.
+    direct: BTreeSet<u64>,
     interruption: Option<Interruption>,
     /// Whoever interrupts is spared by the fault.
     is_interrupted: bool,
@@ -109,6 +114,8 @@ impl SimFs {
             canary: None,
             held: Vec::new(),
             has_rename_no_replace: true,
+            direct_bytes: None,
+            direct: BTreeSet::new(),
             interruption: None,
             is_interrupted: false,
         };
@@ -180,6 +187,11 @@ impl SimFs {
     /// From now on there is no rename that never replaces, as on network file systems.
     pub fn forbid_rename_no_replace(&self) {
         self.lock().has_rename_no_replace = false;
+    }
+
+    /// From now on packs can be written past the page cache, so many bytes at once.
+    pub fn allow_direct(&self, direct_bytes: usize) {
+        self.lock().direct_bytes = Some(direct_bytes);
     }
 
     /// Does something else before the next call that `is_here` names, as another process might. No fault hits it.
