@@ -29,7 +29,7 @@ test: develop ## Run every test, Rust and Python
 
 # So many states after every change; 8 in `make test`.
 CRASH_STATES ?= 64
-# So many schedules of each of 45 races, 10^5 in all; 100 in `make test`.
+# So many schedules of each of 45 races, 10^5 in all; 50 in `make test`.
 CRASH_SCHEDULES ?= 2300
 
 crash: ## Crash and race whole repositories on a simulated disk, many more times than make test
