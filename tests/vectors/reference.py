@@ -429,6 +429,93 @@ def undo_difference(parameters: bytes, payload: bytes, base: bytes) -> bytes:
     return of_elements(numbers, width)
 
 
+class Bits:
+    """A stream of bits, the lowest of each byte first."""
+
+    def __init__(self, stream: bytes) -> None:
+        """Begin at the first bit."""
+        self.stream, self.at = stream, 0
+
+    def take(self, count: int) -> int:
+        """Take so many bits."""
+        end = self.at + count
+        need(end <= 8 * len(self.stream), "more bits than there are")
+        some = int.from_bytes(self.stream[self.at // 8 : (end + 7) // 8], "little")
+        bits = some >> self.at % 8 & ((1 << count) - 1)
+        self.at = end
+        return bits
+
+
+def adaptive(bits: Bits) -> Iterator[int]:
+    """Read the numbers of a sequence, for as long as somebody wants one."""
+    weight, total, count = 0, 0, 1
+
+    def number() -> int:
+        nonlocal total, count
+        k = next(k for k in range(49) if 3 * count << k >= 2 * total or k == 48)
+        ones = 0
+        while ones < 8 and bits.take(1):
+            ones += 1
+        v = ones << k | bits.take(k) if ones < 8 else bits.take(bits.take(6))
+        total += min(v, 16 << k)
+        count += 1
+        if count == 64:
+            total, count = total // 2, count // 2
+        return v
+
+    while True:
+        j = weight // 8
+        if j == 0:
+            v = number()
+            weight = weight + 3 if v == 0 else max(weight - 3, 0)
+            yield v
+        elif bits.take(1) == 0:
+            weight = min(weight + 4, 128)
+            yield from itertools.repeat(0, 1 << j)
+        else:
+            zeros = bits.take(j)
+            weight -= min(weight, 6)
+            v = number() + 1
+            yield from itertools.repeat(0, zeros)
+            yield v
+
+
+def read_changes(parameters: bytes, payload: bytes, base: bytes, most: int) -> bytes:
+    """Change what changed of the base."""
+    need(len(parameters) == 3 and parameters[0] in NUMBERS and parameters[1] <= 3, "parameters of changes")
+    width, shift, top = parameters
+    need(len(payload) >= 4, "no number of elements")
+    length = int.from_bytes(payload[:4], "little") * width
+    need(length <= most, "more elements than there can be")
+    numbers, bits = elements(base.ljust(length, b"\0")[:length], width), Bits(payload[4:])
+    modulus = 1 << 8 * width
+    highest = modulus // 2
+
+    def ordered(x: int) -> int:
+        return x ^ (highest - 1) if x >= highest else x
+
+    exponents = [2 * b % modulus >> 8 * (width - 1) for b in numbers]
+    classes = [min(max(top - e, 0) >> shift, 15) for e in exponents]
+    for number in range(16):
+        places = [place for place, of_element in enumerate(classes) if of_element == number]
+        changed, at = [], 0
+        for gap in adaptive(bits):
+            at += gap
+            if at >= len(places):
+                break
+            changed.append(places[at])
+            at += 1
+        need(at == len(places), "gaps that are longer than the class")
+        are_down = [bits.take(1) for _ in changed]
+        for place, is_down, step in zip(changed, are_down, adaptive(bits), strict=False):
+            need(step < highest, "a change larger than an element")
+            d = -step - 1 if is_down else step + 1
+            numbers[place] = ordered((ordered(numbers[place]) + d) % modulus)
+    left = 8 * len(bits.stream) - bits.at
+    need(left < 8 and bits.take(left) == 0, "something after the changes")
+    return of_elements(numbers, width)
+
+
 def decode_stage(codec: int, parameters: bytes, payload: bytes, most: int) -> bytes:
     """Decode a stage that takes no base."""
     if codec == 1:
@@ -448,13 +535,17 @@ def decode_stage(codec: int, parameters: bytes, payload: bytes, most: int) -> by
 def decode_entry(pipeline: list[tuple[int, bytes]], payload: bytes, raw_len: int, bases: list[bytes]) -> bytes:
     """Run a pipeline backwards."""
     deltas = {4: undo_xor, 5: undo_difference}
-    need(sum(codec in deltas for codec, _ in pipeline) == len(bases) <= 1, "bases that no stage wants, or too few")
+    num_wanting = sum(codec in deltas or codec == 7 for codec, _ in pipeline)
+    need(num_wanting == len(bases) <= 1, "bases that no stage wants, or too few")
     raw = payload
     for place, (codec, parameters) in reversed(list(enumerate(pipeline))):
+        most = raw_len if place == 0 else 2 * raw_len + (64 << 10)
         if codec in deltas:
             raw = deltas[codec](parameters, raw, bases[0])
+        elif codec == 7:
+            raw = read_changes(parameters, raw, bases[0], most)
         else:
-            raw = decode_stage(codec, parameters, raw, raw_len if place == 0 else 2 * raw_len + (64 << 10))
+            raw = decode_stage(codec, parameters, raw, most)
     need(len(raw) == raw_len, "another length than the entry says")
     return raw
 

@@ -8,6 +8,7 @@
 use zstd::zstd_safe::CCtx;
 
 use crate::codecs::Codec;
+use crate::codecs::changes::{self, Changes};
 use crate::codecs::difference::{self, Difference};
 use crate::codecs::lz4::Lz4;
 use crate::codecs::planes::{self, Params, Planes, counts_of_planes};
@@ -18,7 +19,7 @@ use crate::gaps::Gaps;
 use crate::literals::Pairs;
 use crate::means::Rows;
 use crate::output::Output;
-use crate::sample::{Counts, take_elements};
+use crate::sample::{Counts, entropy_of, take_elements};
 use crate::{CodecError, Stage};
 
 /// Length of one run of the sample of bytes: long enough for a codec to show what it can do.
@@ -51,6 +52,9 @@ const SPARSE_SHARE: f32 = 0.05;
 /// With more, up to this share, it is if that is not so much longer than planes should be; they are mostly longer.
 const SPARSE_SHARE_MAX: f32 = 0.25;
 const SPARSE_WORTH: f32 = 1.2;
+
+/// Changes are read slower than what is sparse: what they take less must be worth it.
+const CHANGES_WORTH: f32 = 0.9;
 
 /// What a gap takes more than its entropy, about.
 const GAP_EXCESS_BITS: f32 = 0.2;
@@ -211,8 +215,17 @@ enum Plan {
 /// How a delta is taken, and coded.
 struct DeltaPlan {
     stage: Stage,
-    is_sparse: bool,
+    then: Then,
     len: f32,
+}
+
+/// What follows the stage that takes the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Planes,
+    Sparse,
+    /// It is the only one.
+    Nothing,
 }
 
 /// Encodes a chunk into `out` by the pipeline that a sample promises to be shortest; raw if none pays or what it makes
@@ -240,7 +253,7 @@ pub fn encode_best(
     if let Some(base) = base {
         let known = base.anchor_len.filter(|_| base.bytes.len() == raw.len());
         let anchor_len = known.map_or(anchor_len, |known| anchor_len.min(known as f32));
-        let delta = plan_delta(raw, layout, base.bytes);
+        let delta = plan_delta(raw, layout, base);
         let most = if gain == DeltaGain::Any { anchor_len } else { 0.9 * anchor_len };
         if delta.len <= most {
             let pipeline = encode_delta(raw, layout, base.bytes, delta, scratch, &mut out)?;
@@ -308,7 +321,7 @@ fn cost(counts: &[Counts], n: usize) -> f32 {
     counts.iter().map(Counts::cost).sum::<f32>() * n as f32 / 8.0
 }
 
-fn plan_delta(raw: &[u8], layout: &Layout, base: &[u8]) -> DeltaPlan {
+fn plan_delta(raw: &[u8], layout: &Layout, Base { bytes: base, anchor_len }: &Base<'_>) -> DeltaPlan {
     let Layout { width, class, .. } = *layout;
     let n = raw.len() / width;
     let common = raw.len().min(base.len()) / width * width;
@@ -328,17 +341,28 @@ fn plan_delta(raw: &[u8], layout: &Layout, base: &[u8]) -> DeltaPlan {
             continue;
         }
         let plan = judge(stage, delta, width, n);
-        // What is there of a chunk that grew says nothing of what is new.
-        let len = plan.len * common as f32 / raw.len() as f32 + (raw.len() - common) as f32;
-        if best.as_ref().is_none_or(|best| len < best.len) {
-            best = Some(DeltaPlan { len, ..plan });
+        if best.as_ref().is_none_or(|best| plan.len < best.len) {
+            best = Some(plan);
         }
     }
-    best.unwrap_or(DeltaPlan {
+    let mut best = best.unwrap_or(DeltaPlan {
         stage: Stage { codec: Xor.id(), params: Vec::new() },
-        is_sparse: false,
+        then: Then::Planes,
         len: f32::INFINITY,
-    })
+    });
+    // They take a look at the whole base: one such link a chain.
+    if class == ElementClass::Float
+        && anchor_len.is_some()
+        && let Some((params, bits)) = changes::estimate(width, of_base, &of_raw[..taken], SPARSE_SHARE_MAX)
+    {
+        let len = bits * n as f32 / 8.0 + BASE_BYTES;
+        if len < CHANGES_WORTH * best.len {
+            best = DeltaPlan { stage: Stage { codec: Changes.id(), params }, then: Then::Nothing, len };
+        }
+    }
+    // What is there of a chunk that grew says nothing of what is new.
+    best.len = best.len * common as f32 / raw.len() as f32 + (raw.len() - common) as f32;
+    best
 }
 
 /// Judges a delta by a sample of it.
@@ -349,21 +373,16 @@ fn judge(stage: &Stage, delta: &[u8], width: usize, n: usize) -> DeltaPlan {
     // One more than were seen: no sample shows that there are none.
     let share = ((values.len() / width) as f32 + 1.0) / (total + 1.0);
     let mut len = cost(&counts_of_planes(delta, width, false), n);
-    let mut is_sparse = false;
+    let mut then = Then::Planes;
     if share <= SPARSE_SHARE_MAX {
         let gap_bits = GAP_EXCESS_BITS + entropy_of(share) / share;
         let of_values = cost(&counts_of_planes(&values, width, false), n).min((width * n) as f32);
         let of_sparse = share * (gap_bits * n as f32 / 8.0 + of_values);
-        is_sparse = share <= SPARSE_SHARE || of_sparse < SPARSE_WORTH * len;
-        len = if is_sparse { of_sparse } else { len };
+        if share <= SPARSE_SHARE || of_sparse < SPARSE_WORTH * len {
+            (then, len) = (Then::Sparse, of_sparse);
+        }
     }
-    DeltaPlan { stage: stage.clone(), is_sparse, len: len + PARTS_BYTES + BASE_BYTES }
-}
-
-/// The bits that it takes to say of an element whether it is one of such a share of all.
-fn entropy_of(share: f32) -> f32 {
-    let rest = (1.0 - share).max(f32::MIN_POSITIVE);
-    -share * share.log2() - rest * rest.log2()
+    DeltaPlan { stage: stage.clone(), then, len: len + PARTS_BYTES + BASE_BYTES }
 }
 
 /// Turns `bytes` into the difference to `base`.
@@ -387,11 +406,14 @@ fn encode_delta(
     out: &mut Output<'_>,
 ) -> Result<Option<Vec<Stage>>, CodecError> {
     let width = layout.width;
+    if plan.then == Then::Nothing {
+        return Ok(changes::append(&plan.stage.params, base, raw, out)?.map(|()| vec![plan.stage]));
+    }
     let mut delta = std::mem::take(&mut scratch.delta);
     delta.clear();
     delta.extend_from_slice(raw);
     let outcome = apply(&plan.stage, base, &mut delta).and_then(|()| {
-        if plan.is_sparse {
+        if plan.then == Then::Sparse {
             let put = sparse::append(width, &delta, scratch, out)?;
             return Ok(put.map(|()| Stage { codec: Sparse.id(), params: sparse::params(width) }));
         }

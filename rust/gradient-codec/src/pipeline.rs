@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::codecs::changes::{self, Changes};
 use crate::codecs::planes::{self, Planes};
 use crate::codecs::sparse::{self, Sparse};
 use crate::codecs::{Codec, find_codec, one_base};
@@ -86,9 +87,13 @@ fn decode_others(
     find_codec(first.codec)?.decode(&first.params, bases, &encoded, out)
 }
 
-/// Says whether [`patch`] can run this pipeline backwards: a delta of elements of which most are zero.
+/// Says whether [`patch`] can run this pipeline backwards: changes, or a delta of elements of which most are zero.
 pub fn is_patch(pipeline: &[Stage]) -> bool {
-    let [first, second] = pipeline else { return false };
+    let (first, second) = match pipeline {
+        [only] => return only.codec == Changes.id(),
+        [first, second] => (first, second),
+        _ => return false,
+    };
     let delta = find_codec(first.codec).ok().and_then(Codec::as_delta);
     second.codec == Sparse.id() && delta.is_some_and(|delta| sparse::fits(&second.params, delta, &first.params))
 }
@@ -105,6 +110,11 @@ pub fn patch(pipeline: &[Stage], payload: &[u8], bytes: &mut [u8]) -> Result<(),
         && let Some(delta) = find_codec(first.codec)?.as_delta()
     {
         return sparse::patch(&second.params, payload, delta, &first.params, bytes);
+    }
+    if let [only] = pipeline
+        && only.codec == Changes.id()
+    {
+        return changes::patch(&only.params, payload, bytes);
     }
     Err(CodecError::UnknownCodec { id: pipeline.last().map_or(0, |stage| stage.codec) })
 }

@@ -90,6 +90,12 @@ impl Counts {
     }
 }
 
+/// Returns the bits that it takes to say of an element whether it is one of such a share of all.
+pub(crate) fn entropy_of(share: f32) -> f32 {
+    let (share, rest) = (share.max(f32::MIN_POSITIVE), (1.0 - share).max(f32::MIN_POSITIVE));
+    -share * share.log2() - rest * rest.log2()
+}
+
 /// Copies a sample of elements together: all that there are, if they are few. Returns how many bytes were written.
 pub(crate) fn take_elements(raw: &[u8], width: usize, out: &mut [u8]) -> usize {
     let max = SAMPLE_BYTES * width;

@@ -171,6 +171,67 @@ fn what_did_not_change_is_almost_nothing_and_what_hardly_changed_is_a_patch() {
     }
 }
 
+/// Floats of 16 bits whose exponents end at `bias` and get rarer below it, and what they are after steps that all are
+/// about as long: of the largest a few in a thousand change, by one, of the smallest nearly all.
+fn stepped(bias: u16, mantissa_bits: u16) -> (Vec<u8>, Vec<u8>) {
+    let mut next = numbers(3);
+    let step = |element: u16, below: u16, draw: u64| {
+        let reach = 1 + (1_u64 << (2 * below).min(20)) / 16;
+        let is_changed = draw % 1000 < (4 << below).min(950);
+        let by = 1 + (draw >> 20) % reach.min(4);
+        if !is_changed {
+            element
+        } else if draw >> 40 & 1 == 0 {
+            element.wrapping_add(by as u16)
+        } else {
+            element.wrapping_sub(by as u16)
+        }
+    };
+    let (mut base, mut raw) = (Vec::new(), Vec::new());
+    for _ in 0..CHUNK_BYTES / 2 {
+        let (draw, mantissa) = (next(), next() as u16 & ((1 << mantissa_bits) - 1) | 8);
+        let below = (draw | 0x200).trailing_zeros() as u16;
+        let element = (draw >> 48) as u16 & 0x8000 | (bias - below) << mantissa_bits | mantissa;
+        base.extend(element.to_le_bytes());
+        raw.extend(step(element, below, next()).to_le_bytes());
+    }
+    (base, raw)
+}
+
+#[test]
+fn floats_of_which_few_changed_are_told_by_their_exponents_against_an_anchor() {
+    let mut scratch = Scratch::new();
+    let layout = Layout { width: 2, ..FP32 };
+    for (bias, mantissa_bits) in [(0x7b, 7), (0x0c, 10)] {
+        let (bytes, raw) = stepped(bias, mantissa_bits);
+        let anchor = anchor_len(&bytes, &layout, &mut scratch);
+        for gain in [DeltaGain::Tenth, DeltaGain::Any] {
+            let base = Base { bytes: &bytes, anchor_len: Some(anchor) };
+            let changes = choose(&raw, &layout, Some(&base), gain, &mut scratch);
+            assert_eq!(names(&changes), ["changes"]);
+            let base = Base { bytes: &bytes, anchor_len: None };
+            let further = choose(&raw, &layout, Some(&base), gain, &mut scratch);
+            assert_eq!(names(&further), ["difference", "sparse"], "a link further there is another look at all of it");
+            let (len, sparse) = (changes.len.expect("was coded"), further.len.expect("was coded"));
+            assert!(100 * len < 80 * sparse, "{len} bytes, {sparse} sparse");
+        }
+        let short = Base { bytes: &bytes[..CHUNK_BYTES - 1001], anchor_len: Some(anchor) };
+        assert_eq!(names(&choose(&raw, &layout, Some(&short), DeltaGain::Tenth, &mut scratch)), ["changes"]);
+    }
+}
+
+#[test]
+fn integers_and_what_changed_by_no_exponent_are_not_told_by_one() {
+    let mut scratch = Scratch::new();
+    let raw = bytes_of(&weights(CHUNK_BYTES / 4, 1));
+    for class in [ElementClass::Float, ElementClass::Integer, ElementClass::Bytes] {
+        let bytes = changed(&raw, 4, 20, 12);
+        let base = Base { bytes: &bytes, anchor_len: Some(raw.len()) };
+        let encoded = choose(&raw, &Layout { class, ..FP32 }, Some(&base), DeltaGain::Tenth, &mut scratch);
+        assert!(!names(&encoded).contains(&"changes"), "{class:?}: {encoded:?}");
+    }
+}
+
 #[test]
 fn a_delta_takes_a_tenth_off_or_is_not_taken() {
     let mut scratch = Scratch::new();
@@ -268,7 +329,7 @@ fn the_raw_pipeline_copies_and_takes_no_other_length() {
 
 #[test]
 fn refuses_codecs_and_bases_that_nobody_wrote() {
-    for id in [0, 7, 255] {
+    for id in [0, 8, 255] {
         let pipeline = [Stage { codec: id, params: Vec::new() }];
         assert_eq!(decode(&pipeline, b"", 0, &[], &mut []), Err(CodecError::UnknownCodec { id }));
     }

@@ -25,6 +25,11 @@ fn params_of(codec: &dyn Codec) -> Vec<Vec<u8>> {
             with_means.iter().flat_map(of_rows).chain(with_flag(&[0, 1])).collect()
         }
         "difference" => with_flag(&[0, 1]),
+        "changes" => {
+            let kinds = [[0, 127], [0, 0], [1, 255], [3, 200]];
+            let of_width = |width: &u8| kinds.map(|[shift, top]| vec![*width, shift, top]);
+            WIDTHS.iter().flat_map(of_width).collect()
+        }
         "sparse" => WIDTHS.iter().map(|width| vec![*width]).collect(),
         _ => vec![Vec::new()],
     }
@@ -301,6 +306,12 @@ proptest! {
                 let mut out = vec![0xaa; raw.len()];
                 decode_one(&stage, &bases, &encoded, &mut out).expect("was just encoded");
                 prop_assert!(out == raw, "{:?} gave back other bytes", stage);
+                if is_patch(std::slice::from_ref(&stage)) {
+                    let mut patched = bases[0].clone();
+                    patched.resize(raw.len(), 0);
+                    patch(std::slice::from_ref(&stage), &encoded, &mut patched).expect("was just encoded");
+                    prop_assert!(patched == raw, "{:?} patched other bytes", stage);
+                }
             }
         }
     }

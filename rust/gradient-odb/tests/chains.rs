@@ -4,7 +4,7 @@
 mod support;
 
 use gradient_object::Tensor;
-use gradient_odb::{Line, MergeLimits, Odb, PackId, Progress, Sealed, Source, VerifyLevel};
+use gradient_odb::{Line, MergeLimits, Odb, PackId, Progress, Sealed, Source, TensorLayout, VerifyLevel};
 use gradient_storage::{MemoryStorage, Storage};
 use support::{memory, noise, open, overwrite, pack_bytes, tensor};
 
@@ -101,6 +101,68 @@ fn a_delta_of_which_a_link_is_gone_or_condemned_is_written_again_when_it_is_met_
             assert_eq!(again.data, last.data);
             assert_reads(&storage, &again, &states[3]);
             assert!(odb.read_tensor_bytes(&again).unwrap() == states[3]);
+        }
+    }
+}
+
+/// A tensor of bf16 of which each step changes the more elements the smaller they are, by their last bits.
+fn weights(num: usize) -> Vec<Vec<u8>> {
+    let draws = noise(11, 6 * LEN);
+    let (first, mut rest) = draws.split_at(2 * LEN);
+    let to_weight = |draw: &[u8; 2]| {
+        let draw = u16::from_le_bytes(*draw);
+        let exponent = 0x7c - (draw >> 7 & 0x1ff | 0x200).trailing_zeros() as u16;
+        draw & 0x807f | exponent << 7
+    };
+    let mut weights: Vec<u16> = first.as_chunks::<2>().0.iter().map(to_weight).collect();
+    let mut states = Vec::new();
+    for _ in 0..num {
+        let (step, later) = rest.split_at(LEN);
+        rest = later;
+        for (weight, draw) in weights.iter_mut().zip(step) {
+            let chance = 2_u16 << (0x7c - (*weight >> 7 & 0xff));
+            *weight ^= u16::from(u16::from(*draw) < chance);
+        }
+        states.push(weights.iter().flat_map(|weight| weight.to_le_bytes()).collect());
+    }
+    states
+}
+
+/// The last codec that the chunk of a pack went through.
+fn codec_of(storage: &MemoryStorage, pack: &PackId) -> &'static str {
+    // A chunk is all there is: its header begins behind that of the pack.
+    let bytes = pack_bytes(storage, pack);
+    let at = 32 + 48 + 32 * usize::from(bytes[38]);
+    let mut pipeline = &bytes[at..at + 64];
+    for _ in 1..bytes[39] {
+        pipeline = &pipeline[2 + usize::from(pipeline[1])..];
+    }
+    gradient_codec::find_codec(pipeline[0]).unwrap().name()
+}
+
+#[test]
+fn changes_are_coded_against_an_anchor_alone_and_read_through_the_sparse_deltas_behind_them() {
+    let storage = memory();
+    let odb = open(&storage);
+    let mut line = Line::new(u64::MAX);
+    let layout = TensorLayout::of(&Tensor { dtype: "bfloat16".to_owned(), ..tensor(2 * LEN, Vec::new()) });
+    let mut made = Vec::new();
+    for state in weights(4) {
+        let mut transaction = odb.begin();
+        let source = Source { key: Some("w".to_owned()), layout, ..Source::plain(&state) };
+        let chunks = transaction.add_sources(&[source], Some(&line), &Progress::new()).unwrap();
+        let updates = transaction.take_updates();
+        let sealed = transaction.seal(&Progress::new()).unwrap();
+        line.advance(updates);
+        made.push((tensor(state.len(), chunks.concat()), sealed.pack.unwrap(), state));
+    }
+    let codecs: Vec<&str> = made.iter().map(|(_, pack, _)| codec_of(&storage, pack)).collect();
+    assert_eq!(codecs, ["planes", "changes", "sparse", "sparse"]);
+    for odb in [&odb, &open(&storage)] {
+        for (tensor, pack, state) in made.iter().rev() {
+            assert!(odb.read_tensor_bytes(tensor).unwrap() == *state);
+            let report = odb.verify_pack(pack, VerifyLevel::Full, &Progress::new()).unwrap();
+            assert!(report.damage.is_empty(), "{report:?}");
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::{CodecError, Scratch};
 
+pub(crate) mod changes;
 pub(crate) mod difference;
 pub(crate) mod lz4;
 pub(crate) mod planes;
@@ -12,8 +13,8 @@ pub(crate) mod xor;
 pub(crate) mod zstd;
 
 /// Every codec, by rising number.
-static CODECS: [&dyn Codec; 6] =
-    [&zstd::Zstd, &lz4::Lz4, &planes::Planes, &xor::Xor, &difference::Difference, &sparse::Sparse];
+static CODECS: [&dyn Codec; 7] =
+    [&zstd::Zstd, &lz4::Lz4, &planes::Planes, &xor::Xor, &difference::Difference, &sparse::Sparse, &changes::Changes];
 
 /// A reversible transform of bytes.
 ///

@@ -35,6 +35,11 @@ pub const READERS: &[Reader] = &[
     Reader { name: "chunk", check: coded::chunk, seeds: seeds::chunks },
     Reader { name: "codec", check: coded::codec, seeds: seeds::coded },
     Reader {
+        name: "codec_changes",
+        check: |bytes| coded::codec_of("changes", bytes),
+        seeds: || seeds::coded_by("changes"),
+    },
+    Reader {
         name: "codec_difference",
         check: |bytes| coded::codec_of("difference", bytes),
         seeds: || seeds::coded_by("difference"),
