@@ -25,7 +25,7 @@ demo: develop ## Kill a training run and resume it bit for bit (about 3 minutes,
 
 test: develop ## Run every test, Rust and Python
 	cargo test --workspace --quiet
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --durations=25
 
 # So many states after every change; 8 in `make test`.
 CRASH_STATES ?= 64

@@ -18,13 +18,13 @@ struct Failing {
     inner: MemoryStorage,
     budget: AtomicI64,
     /// So many of the next reads of a part of a file fail.
-    failing_reads: AtomicI64,
+    bad_reads: AtomicI64,
 }
 
 impl Failing {
     fn new(inner: &MemoryStorage, budget: i64) -> Arc<Self> {
-        let (budget, failing_reads) = (AtomicI64::new(budget), AtomicI64::new(0));
-        Arc::new(Self { inner: inner.clone(), budget, failing_reads })
+        let (budget, bad_reads) = (AtomicI64::new(budget), AtomicI64::new(0));
+        Arc::new(Self { inner: inner.clone(), budget, bad_reads })
     }
 
     fn spend(&self, operation: &'static str) -> Result<(), StorageError> {
@@ -56,7 +56,7 @@ impl Storage for Failing {
         self.inner.read(key, max_len)
     }
     fn read_at(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
-        if self.failing_reads.fetch_sub(1, Ordering::SeqCst) > 0 {
+        if self.bad_reads.fetch_sub(1, Ordering::SeqCst) > 0 {
             let source = io::Error::from_raw_os_error(5);
             return Err(StorageError::Io { operation: "read", key: key.to_string(), source });
         }
@@ -143,12 +143,12 @@ fn store_on(storage: &Arc<Failing>, bases: &[ChunkId], state: &[u8], failing_rea
     let odb = Odb::open(Arc::clone(storage) as Arc<dyn Storage>).unwrap();
     let mut line = Line::new(u64::MAX);
     line.seed("w".to_owned(), bases);
-    storage.failing_reads.store(failing_reads, Ordering::SeqCst);
+    storage.bad_reads.store(failing_reads, Ordering::SeqCst);
     let mut transaction = odb.begin();
     let source = Source { key: Some("w".to_owned()), ..Source::plain(&state) };
     let chunks = transaction.add_sources(&[source], Some(&line), &Progress::new()).unwrap().concat();
     let sealed = transaction.seal(&Progress::new()).unwrap();
-    storage.failing_reads.store(0, Ordering::SeqCst);
+    storage.bad_reads.store(0, Ordering::SeqCst);
     (tensor(state.len(), chunks), sealed.added_len)
 }
 
