@@ -127,20 +127,25 @@ def low_precision(states: pathlib.Path) -> None:
     kept = copy.deepcopy(run.model).bfloat16()
     raw = sum(tensor.nbytes for tensor in {id(t): t for t in kept.parameters()}.values())
     kept_tenth = copy.deepcopy(kept)
-    added, shares = [], []
+    pairs, line, shares = [], [], []
     with attached(kept, None) as every, attached(kept_tenth, None) as tenth:
         snapshot = every.commit(0).added_bytes
         tenth.commit(0)
         for step in range(1, 11):
             run.step()
-            shares.append(take_over(kept, run.model))
-            added.append(every.commit(step).added_bytes)
+            with attached(kept, None) as pair:
+                pair.commit(0)
+                shares.append(take_over(kept, run.model))
+                pairs.append(pair.commit(1).added_bytes)
+            line.append(every.commit(step).added_bytes)
         share_of_ten = take_over(kept_tenth, run.model)
         ten = tenth.commit(10).added_bytes
     print("\nratio of a bf16 copy of the weights, trained on at lr 3e-6 from s220 (whole commits)")
     print(f"  snapshot                                       {raw / snapshot:.3f}")
+    of_one = statistics.median(shares)
     for k, one, share in (
-        ("1, median of ten", statistics.median(added), statistics.median(shares)),
+        ("1, ten pairs, median", statistics.median(pairs), of_one),
+        ("1, a line of ten, median", statistics.median(line), of_one),
         ("10", ten, share_of_ten),
     ):
         print(f"  k = {k:24s}                   {raw / one:.1f}  ({100 * share:.2f} % of the values change)")
