@@ -17,7 +17,7 @@ from torch import nn
 
 import lab
 from gradient import GradientConfig, GradientEngine
-from harness import Sample, alternate, folder, trajectory
+from harness import Sample, alternate, folder, table, trajectory
 from train_gpt import WIDTH
 
 
@@ -140,6 +140,14 @@ def low_precision(states: pathlib.Path) -> None:
             line.append(every.commit(step).added_bytes)
         share_of_ten = take_over(kept_tenth, run.model)
         ten = tenth.commit(10).added_bytes
+        seconds = alternate(
+            {
+                "the anchor": resuming(every, 0),
+                "k = 1": resuming(every, 1),
+                "k = 10": resuming(tenth, 10),
+                "the last of a line of ten": resuming(every, 10),
+            }
+        )
     print("\nratio of a bf16 copy of the weights, trained on at lr 3e-6 from s220 (whole commits)")
     print(f"  snapshot                                       {raw / snapshot:.3f}")
     of_one = statistics.median(shares)
@@ -149,6 +157,7 @@ def low_precision(states: pathlib.Path) -> None:
         ("10", ten, share_of_ten),
     ):
         print(f"  k = {k:24s}                   {raw / one:.1f}  ({100 * share:.2f} % of the values change)")
+    table("restores of these, verified, files cached", seconds, "the anchor", raw)
 
 
 def take_over(copied: nn.Module, model: nn.Module) -> float:

@@ -9,7 +9,8 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -106,7 +107,7 @@ class Commits:
             lab.put(self.model, self.optimizer, self.now)
         if kind.after == "a resume of s200":
             engine.close()
-            commit, close = in_new_process(self._states, workspace)
+            commit, close = in_new_process("commit", self._states, workspace)
         size, packs = tree_bytes(workspace), set(workspace.rglob("*.pack"))
 
         def look() -> None:
@@ -119,16 +120,16 @@ class Commits:
         return commit
 
 
-def in_new_process(states: pathlib.Path, workspace: pathlib.Path) -> tuple[Callable[[], object], Callable[[], None]]:
-    """A process that has resumed: (have it commit s220, let it end)."""
-    command = [sys.executable, __file__, str(states), str(workspace)]
+def in_new_process(job: str, states: pathlib.Path, at: pathlib.Path) -> tuple[Callable[[], object], Callable[[], None]]:
+    """A process that is ready for one of `JOBS`: (have it do that, let it end)."""
+    command = [sys.executable, __file__, job, str(states), str(at)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
 
     def wait() -> None:
         if not child.stdout or not child.stdout.readline():
-            raise RuntimeError("the process that resumes has failed")
+            raise RuntimeError(f"the process that was to {job} has failed")
 
-    def commit() -> None:
+    def do() -> None:
         if child.stdin:
             child.stdin.write(b"go\n")
             child.stdin.flush()
@@ -138,21 +139,53 @@ def in_new_process(states: pathlib.Path, workspace: pathlib.Path) -> tuple[Calla
         child.communicate()
 
     wait()
-    return commit, close
+    return do, close
 
 
-def resumed(states: pathlib.Path, workspace: pathlib.Path) -> None:
-    """What `in_new_process` runs: says a line when it is ready, and one when the commit that it is told to make is."""
+@contextmanager
+def commit_after_resume(states: pathlib.Path, workspace: pathlib.Path) -> Iterator[Callable[[], object]]:
+    """Resume s200, to commit s220."""
     now = lab.load(states / "s220.pt")
     model, optimizer = lab.live(now)
     engine = attach(model, optimizer, workspace, resume="latest")
     lab.put(model, optimizer, now)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    engine.commit(220)
-    print("done", flush=True)
-    sys.stdin.read()
+    yield lambda: engine.commit(220)
     engine.close()
+
+
+@contextmanager
+def resume(states: pathlib.Path, workspace: pathlib.Path) -> Iterator[Callable[[], object]]:
+    """Attach, to resume an anchor."""
+    model, optimizer = lab.live(lab.load(states / "s200.pt"))
+    engine = attach(model, optimizer, workspace)
+    yield lambda: engine.resume("main@200")
+    engine.close()
+
+
+@contextmanager
+def load(states: pathlib.Path, path: pathlib.Path) -> Iterator[Callable[[], object]]:
+    """What a process does that resumes with torch alone."""
+    model, optimizer = lab.live(lab.load(states / "s200.pt"))
+
+    def restore() -> None:
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+
+    yield restore
+
+
+JOBS = {"commit": commit_after_resume, "resume": resume, "load": load}
+
+
+def do_as_told(job: str, states: pathlib.Path, at: pathlib.Path) -> None:
+    """What `in_new_process` runs: says a line when it is ready, and one when it has done what it is told to."""
+    with JOBS[job](states, at) as do:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        do()
+        print("done", flush=True)
+        sys.stdin.read()
 
 
 def commits(states: pathlib.Path) -> None:
@@ -183,7 +216,7 @@ def restores(states: pathlib.Path) -> None:
         path = root / "state.pt"
         torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
 
-        def load(mmap: bool) -> Sample:
+        def live_load(mmap: bool) -> Sample:
             # Objects of its own: the optimizer goes on with the very tensors that were loaded, mapped or not, and
             # whoever restores into those next would pay for it.
             own_model, own_optimizer = lab.live(before)
@@ -197,14 +230,37 @@ def restores(states: pathlib.Path) -> None:
 
         seconds = alternate(
             {
-                "torch.load + load_state_dict": load(mmap=False),
-                "torch.load(mmap=True) + load_state_dict": load(mmap=True),
+                "torch.load + load_state_dict": live_load(mmap=False),
+                "torch.load(mmap=True) + load_state_dict": live_load(mmap=True),
                 "resume an anchor, verified": lambda: lambda: engine.resume("main@200"),
                 "resume a delta, k = 20, verified": lambda: lambda: engine.resume("main@220"),
             }
         )
         table("restore into the live model and optimizer, files cached", seconds, "torch.load + load_state_dict", raw)
         engine.close()
+        first_restores(states, root, raw)
+
+
+def first_restores(states: pathlib.Path, root: pathlib.Path, raw: int) -> None:
+    """Restores as runs need them: once, in a process that has just made its model and nothing else."""
+    closes: list[Callable[[], None]] = []
+
+    def sample(job: str, at: pathlib.Path) -> Callable[[], object]:
+        while closes:
+            closes.pop()()
+        do, close = in_new_process(job, states, at)
+        closes.append(close)
+        return do
+
+    seconds = alternate(
+        {
+            "torch.load + load_state_dict": lambda: sample("load", root / "state.pt"),
+            "resume an anchor, verified": lambda: sample("resume", root / "workspace"),
+        }
+    )
+    while closes:
+        closes.pop()()
+    table("the same, once, by a process that has its model", seconds, "torch.load + load_state_dict", raw)
 
 
 def main() -> None:
@@ -215,7 +271,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        resumed(*(pathlib.Path(argument) for argument in sys.argv[1:]))
+        do_as_told(sys.argv[1], *(pathlib.Path(argument) for argument in sys.argv[2:]))
     else:
         from harness import describe
 

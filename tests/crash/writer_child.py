@@ -27,10 +27,16 @@ LENS = (0, 10, 300, 5_000, 70_000, 1_200_000)
 """Inline, one chunk, more than one."""
 
 
+ALIKE = random.Random(0).randbytes(20_000)
+
+
 def contents(number: int) -> dict[str, bytes]:
-    """The tensors of a commit: one of its own, one that others have too."""
+    """The tensors of a commit: one of its own, one that others have too, one that is nearly that of any other."""
     own, shared = random.Random(number), random.Random(number % 7)
-    return {"own": own.randbytes(own.choice(LENS)), "shared": shared.randbytes(20_000)}
+    alike = bytearray(ALIKE)
+    for _ in range(40):
+        alike[own.randrange(len(alike))] ^= 1
+    return {"own": own.randbytes(own.choice(LENS)), "shared": shared.randbytes(20_000), "alike": bytes(alike)}
 
 
 def state(number: int) -> dict[str, dict[str, object]]:

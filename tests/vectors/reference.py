@@ -508,7 +508,7 @@ def read_changes(parameters: bytes, payload: bytes, base: bytes, most: int) -> b
         need(at == len(places), "gaps that are longer than the class")
         are_down = [bits.take(1) for _ in changed]
         for place, is_down, step in zip(changed, are_down, adaptive(bits), strict=False):
-            need(step < highest, "a change larger than an element")
+            need(step < highest - (not is_down), "a change larger than an element")
             d = -step - 1 if is_down else step + 1
             numbers[place] = ordered((ordered(numbers[place]) + d) % modulus)
     left = 8 * len(bits.stream) - bits.at

@@ -111,7 +111,7 @@ pub enum DeltaGain {
     Any,
 }
 
-/// Working memory for encoding: made once a thread, then no chunk allocates but for its result.
+/// Working memory for encoding: made once a thread, then no chunk allocates but for its result and for changes.
 #[derive(Default)]
 pub struct Scratch {
     context: Option<CCtx<'static>>,
@@ -126,7 +126,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes an empty one; it grows to about four chunks.
+    /// Makes an empty one; it grows to about seven chunks.
     pub fn new() -> Self {
         Self::default()
     }
@@ -235,7 +235,7 @@ enum Then {
 /// to it takes off as much as `gain` says. The same arguments always give the same result.
 ///
 /// # Errors
-/// [`CodecError::OutOfMemory`], [`CodecError::NotEncoded`]. The chunk can be stored raw then.
+/// [`CodecError::OutOfMemory`], [`CodecError::NotEncoded`].
 pub fn encode_best(
     raw: &[u8],
     layout: &Layout,
@@ -353,6 +353,7 @@ fn plan_delta(raw: &[u8], layout: &Layout, Base { bytes: base, anchor_len }: &Ba
     // They take a look at the whole base: one such link a chain.
     if class == ElementClass::Float
         && anchor_len.is_some()
+        && taken > 0
         && let Some((params, bits)) = changes::estimate(width, of_base, &of_raw[..taken], SPARSE_SHARE_MAX)
     {
         let len = bits * n as f32 / 8.0 + BASE_BYTES;

@@ -62,11 +62,12 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Lets an encoder of `raw_len` bytes fill a vector, in place of what was there.
+/// Lets the encoder `codec` of `raw_len` bytes fill a vector, in place of what was there.
 ///
 /// # Errors
 /// What `work` returns; [`CodecError::OutOfMemory`]; [`CodecError::NotEncoded`] if it is longer than any payload is.
 pub(crate) fn into_vec<T>(
+    codec: &'static str,
     raw_len: usize,
     out: &mut Vec<u8>,
     work: impl FnOnce(&mut Output<'_>) -> Result<Option<T>, CodecError>,
@@ -79,5 +80,5 @@ pub(crate) fn into_vec<T>(
     let done = work(&mut output)?;
     let len = output.len();
     out.truncate(len);
-    done.map(drop).ok_or(CodecError::NotEncoded { codec: "planes", what: "it is longer than a payload can be" })
+    done.map(drop).ok_or(CodecError::NotEncoded { codec, what: "it is longer than a payload can be" })
 }

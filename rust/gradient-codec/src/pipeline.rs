@@ -26,7 +26,7 @@ pub struct Stage {
 ///
 /// `raw_len` is the declared length, which `out` must have; `bases` are the decoded bases of the entry, handed to the
 /// stages that want them. No stage means that the payload is the raw bytes. A pipeline of one stage allocates nothing
-/// but a context, once a thread. What `out` holds after an error is unspecified.
+/// but a context, once a thread; changes, what finds the classes. What `out` holds after an error is unspecified.
 ///
 /// The result is *not* proved to be what was encoded: the caller holds it to the chunk's id.
 ///
@@ -119,8 +119,8 @@ pub fn patch(pipeline: &[Stage], payload: &[u8], bytes: &mut [u8]) -> Result<(),
     Err(CodecError::UnknownCodec { id: pipeline.last().map_or(0, |stage| stage.codec) })
 }
 
-/// Says whether a payload decodes to exactly `raw`, as it will be read: by [`patch`] if it is one. The bases are those of
-/// [`decode`].
+/// Says whether a payload decodes to exactly `raw`: by [`patch`] if it is one, as it will be read; planes window by
+/// window, of which each is looked at while it is in the processor's cache. The bases are those of [`decode`].
 ///
 /// # Errors
 /// As [`decode`].
@@ -156,9 +156,7 @@ pub fn decodes_to(
     let outcome = if let [base] = bases
         && is_patch(pipeline)
     {
-        let common = base.len().min(bytes.len());
-        bytes[..common].copy_from_slice(&base[..common]);
-        bytes[common..].fill(0);
+        begin_with(base, bytes);
         patch(pipeline, payload, bytes)
     } else {
         decode(pipeline, payload, raw.len(), bases, bytes)
@@ -166,6 +164,13 @@ pub fn decodes_to(
     let is_same = bytes == raw;
     scratch.give_decoded(decoded);
     outcome.map(|()| is_same)
+}
+
+/// Fills `out` with the base, continued by zeros or cut.
+pub(crate) fn begin_with(base: &[u8], out: &mut [u8]) {
+    let common = base.len().min(out.len());
+    out[..common].copy_from_slice(&base[..common]);
+    out[common..].fill(0);
 }
 
 /// Returns `len` zero bytes, if they are at most `max` and there is memory for them.
@@ -224,6 +229,12 @@ mod tests {
         }
     }
 
+    /// The same floats, but for every other one of the smallest.
+    fn small_ones_more(base: &[u8]) -> Vec<u8> {
+        let elements = base.as_chunks::<4>().0.iter().map(|element| u32::from_le_bytes(*element));
+        elements.flat_map(|bits| (bits + u32::from(bits >> 23 & 0xff == 118 && bits & 2 == 0)).to_le_bytes()).collect()
+    }
+
     #[test]
     fn what_decodes_to_other_bytes_is_noticed_wherever_they_are() {
         let mut scratch = Scratch::new();
@@ -231,13 +242,14 @@ mod tests {
         let base = floats(None, 1);
         let text = b"one and the same words ".repeat(500);
         let mut kinds = std::collections::BTreeSet::new();
-        for (raw, layout, base) in [
-            (&base, layout, None),
-            (&floats(Some(&base), 1), layout, Some(&base)),
-            (&floats(Some(&base), 90), layout, Some(&base)),
-            (&text, Layout::BYTES, None),
+        for (raw, layout, base, anchor_len) in [
+            (&base, layout, None, None),
+            (&floats(Some(&base), 1), layout, Some(&base), None),
+            (&small_ones_more(&base), layout, Some(&base), Some(base.len())),
+            (&floats(Some(&base), 90), layout, Some(&base), None),
+            (&text, Layout::BYTES, None, None),
         ] {
-            let against = base.map(|bytes| Base { bytes, anchor_len: None });
+            let against = base.map(|bytes| Base { bytes, anchor_len });
             let mut payload = vec![0; raw.len()];
             let encoded = encode_best(raw, &layout, against.as_ref(), DeltaGain::Any, &mut scratch, &mut payload)
                 .expect("encodes");
@@ -257,6 +269,6 @@ mod tests {
             decodes_to(&encoded.pipeline, payload, raw, other_bases, &mut scratch)
                 .expect_err("a base too many or too few");
         }
-        assert_eq!(kinds.len(), 4, "{kinds:?}");
+        assert_eq!(kinds.len(), 5, "{kinds:?}");
     }
 }

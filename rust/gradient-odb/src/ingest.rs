@@ -9,6 +9,9 @@
 //!    what is there but was never verified by this process is read and compared (rule D4), and written again if it is
 //!    bad. A base is relied on like any other object: it is verified, and in a pack that nobody has condemned.
 //!
+//! Of several chunks that are the same bytes the first that a thread meets is the one that is written: what it is coded
+//! against, and so how long it is stored, may differ from run to run; no id does.
+//!
 //! New entries go, batch by batch and in order, to a thread that appends them to the pack, their payloads uncopied:
 //! the disk writes one batch while the next ones are hashed. The channel is bounded, so a few batches are in flight.
 

@@ -22,7 +22,7 @@ pub struct Transaction<'a> {
     pub(crate) odb: &'a Odb,
     /// Created with the first new chunk.
     pub(crate) pack: Option<PackBuilder<'a>>,
-    /// Chunks that this transaction has written or relies on.
+    /// Chunks that this transaction has met and did not know to be stored.
     pub(crate) seen: HashSet<ChunkId>,
     pub(crate) relied: HashMap<ObjectName, PackId>,
     pub(crate) has_failed: bool,

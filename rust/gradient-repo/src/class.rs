@@ -83,7 +83,9 @@ impl RepoError {
             Self::Odb(error) if error.is_damage() => Some(OLDER.into()),
             Self::Odb(OdbError::Storage(error)) | Self::Storage(error) => storage_hint(error),
             Self::Odb(OdbError::Codec(error)) if error.is_shortage() => Some(SHORTAGE.into()),
-            Self::Odb(OdbError::CodingNotReversible { .. }) => Some("test the memory of this machine".into()),
+            Self::Odb(OdbError::CodingNotReversible { .. }) => {
+                Some("test the memory of this machine; compression=\"off\" stores what can not be coded".into())
+            }
             Self::Odb(_) | Self::Object(_) => None,
         }
     }

@@ -9,7 +9,7 @@ mod support;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use gradient_object::CommitId;
+use gradient_object::{CommitId, CommitKind};
 use gradient_odb::MergeLimits;
 use gradient_repo::{FsckReport, OperationLog, Progress, RepoError, Repository, Severity};
 use gradient_storage::{Folder, Key, MemoryStorage, Storage};
@@ -140,6 +140,26 @@ fn small() -> Case {
     Case::new("small", storage, &repo, vec![first, second, third])
 }
 
+/// A line of commits whose chunk is coded against that of the one before it.
+fn chained() -> Case {
+    let (storage, repo) = new();
+    let mut bytes = noise(1200, 5);
+    let mut made = Vec::new();
+    for step in 1..4 {
+        let outcome = commit(&repo, "main", made.last().copied(), step == 1, step, &bytes).expect("a commit");
+        let expected = if step == 1 { CommitKind::Anchor } else { CommitKind::Delta };
+        assert_eq!(outcome.kind, expected, "commit {step}");
+        made.push(outcome.commit);
+        bytes[300 * usize::try_from(step).expect("small")] ^= 1;
+    }
+    let mut case = Case::new("chained", storage, &repo, made);
+    assert!(case.needing.values().any(|needing| needing.len() == 3), "the first pack is what all rest on");
+    // The other kinds of file are in the small one.
+    case.files.retain(|(key, _)| key.folder() == Folder::Packs);
+    assert_eq!(case.files.len(), 3);
+    case
+}
+
 /// Folded operations, and packs that were merged: the pack of all, with the old ones still beside it.
 fn folded() -> Case {
     let (storage, repo) = new();
@@ -166,14 +186,16 @@ fn folded() -> Case {
     case
 }
 
-/// The bytes of a file that are flipped: most of the merged index is a table of zeros, and folded operations are long.
+/// The bytes of a file that are flipped: most of the merged index is a table of zeros, folded operations and merged packs
+/// are long, and each check of a repository with many packs takes a while.
 fn flipped(key: &Key, len: usize) -> impl Iterator<Item = usize> {
     let every = if is_exhaustive() {
         1
     } else if key.to_string() == "cache/index" {
         512
-    } else if key.folder() == Folder::Ops && len > 4096 {
-        16
+    } else if len > 4096 {
+        // Coprime to the eight bytes that most fields take.
+        13
     } else {
         1
     };
@@ -203,13 +225,18 @@ fn every_flipped_byte_of_every_file_is_found() {
 }
 
 #[test]
+fn every_flipped_byte_of_deltas_and_what_they_are_coded_against_is_found() {
+    flip_all(chained());
+}
+
+#[test]
 fn every_flipped_byte_of_folded_operations_and_merged_packs_is_found() {
     flip_all(folded());
 }
 
 #[test]
 fn every_shorter_file_and_every_longer_one_is_found() {
-    for mut case in [small(), folded()] {
+    for mut case in [small(), chained(), folded()] {
         for file in 0..case.files.len() {
             let (key, bytes) = case.files[file].clone();
             let step = match (is_exhaustive(), bytes.len()) {
@@ -236,7 +263,7 @@ fn every_shorter_file_and_every_longer_one_is_found() {
 
 #[test]
 fn every_block_of_zeros_or_in_the_place_of_another_is_found() {
-    for mut case in [small(), folded()] {
+    for mut case in [small(), chained(), folded()] {
         for file in 0..case.files.len() {
             let (key, bytes) = case.files[file].clone();
             for len in [512, 4096] {

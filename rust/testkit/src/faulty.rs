@@ -37,9 +37,6 @@ pub enum Outcome {
     Failed(ErrorClass),
 }
 
-/// Little, so that packs of a few chunks are several pieces.
-const DIRECT_BYTES: usize = 8 << 10;
-
 impl Faulty {
     /// Prepares a scenario, on a disk with or without a rename that never replaces.
     ///
@@ -60,10 +57,9 @@ impl Faulty {
 
     fn session(&self) -> Session {
         let disk = self.disk.kill(0);
+        self.scenario.set_up(&disk);
         if !self.has_rename_no_replace {
             disk.forbid_rename_no_replace();
-            // Not that the two had to do with each other.
-            disk.allow_direct(DIRECT_BYTES);
         }
         disk.set_canary(self.canary);
         Session::new(disk, self.model.clone(), 1000)

@@ -17,8 +17,13 @@ pub struct Scenario {
     setup: Vec<Move>,
     /// What is recorded.
     pub moves: Vec<Move>,
+    /// Whether packs are written past the page cache.
+    pub is_direct: bool,
     leaves_half_a_pack: bool,
 }
+
+/// What is written past the page cache at once: little, so that packs of a few chunks are several pieces.
+const DIRECT_BYTES: usize = 4 << 10;
 
 /// Every sequence of one and of two of twelve things that a process can do, after two commits, a branch and a tag.
 pub fn sequences() -> Vec<Scenario> {
@@ -57,6 +62,7 @@ impl Scenario {
     /// A text for people.
     pub fn prepare(&self) -> Result<(SimFs, Model), String> {
         let disk = SimFs::new();
+        self.set_up(&disk);
         if self.setup.is_empty() {
             return Ok((disk, Model::default()));
         }
@@ -70,6 +76,13 @@ impl Scenario {
         }
         session.disk.settle();
         Ok((session.disk, session.model))
+    }
+
+    /// Makes a disk what this one asks for; copies of a disk are as they come.
+    pub(crate) fn set_up(&self, disk: &SimFs) {
+        if self.is_direct {
+            disk.allow_direct(DIRECT_BYTES);
+        }
     }
 
     /// Says whether somewhere one process comes first while another one publishes.
@@ -143,7 +156,7 @@ fn name(text: &str) -> String {
 }
 
 fn new(name: &'static str, setup: Vec<Move>, moves: Vec<Move>) -> Scenario {
-    Scenario { name, setup, moves, leaves_half_a_pack: false }
+    Scenario { name, setup, moves, is_direct: false, leaves_half_a_pack: false }
 }
 
 /// Two commits on main.
@@ -151,12 +164,15 @@ fn two() -> Vec<Action> {
     vec![commit(&[1, 2]), commit(&[1, 3])]
 }
 
-/// All scenarios.
+/// All scenarios. In every other one packs are written past the page cache.
 pub fn scenarios() -> Vec<Scenario> {
     let mut all = commits();
     all.extend(refs());
     all.extend(upkeep());
     all.extend(several());
+    for scenario in all.iter_mut().step_by(2) {
+        scenario.is_direct = true;
+    }
     all
 }
 
@@ -236,6 +252,7 @@ fn upkeep() -> Vec<Scenario> {
             vec![by(1, Action::Resume(main())), by(0, Action::Maintain), commit, by(0, Action::Maintain)]
         }),
         Scenario {
+            is_direct: false,
             leaves_half_a_pack: true,
             ..new("sweep", one(two()), one(vec![Action::Line(main()), commit(&[2])]))
         },
@@ -255,4 +272,21 @@ fn several() -> Vec<Scenario> {
         new("tag lost to a commit", one(two()), with(vec![raced(Action::Tag(name("v1")), commit(&[6, 1]))])),
         new("commit beside a merge", one(many), with(vec![raced(commit(&[0, 5, 60]), Action::Maintain)])),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use gradient_storage::sim::CallKind;
+
+    use super::*;
+
+    #[test]
+    fn packs_of_every_other_scenario_that_writes_any_go_past_the_page_cache() {
+        let num_calls = |scenario: &Scenario, kind| {
+            let session = scenario.record().expect("it plays");
+            session.disk.calls().iter().filter(|call| call.kind == kind).count()
+        };
+        let num_direct = scenarios().iter().filter(|scenario| num_calls(scenario, CallKind::SetDirect) >= 2).count();
+        assert!((8..=scenarios().len() / 2).contains(&num_direct), "{num_direct} scenarios");
+    }
 }

@@ -6,6 +6,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 
+import zstandard
 from blake3 import blake3
 
 from ..forge import Entry, Pack, Repository, Tag, bomb, cbor, commit, footer, identify, tensor
@@ -104,7 +105,14 @@ def entries() -> Iterator[Case]:
         ids = [identify("chunk", raw), *(bytes([i]) * 32 for i in range(1, 200))]
         return [Entry(ids[i], 2048, b"x", [(2, b"")], [ids[i + 1]] * 8) for i in range(199)]
 
+    def many_bases(raw: bytes) -> list[Entry]:
+        zstd = zstandard.ZstdCompressor()
+        longer = [bytes([i]) * (1 << 20) for i in range(255)]
+        bases = [Entry(identify("chunk", one), 1 << 20, zstd.compress(one), [(1, b"")]) for one in longer]
+        return [Entry(identify("chunk", raw), 2048, raw, [(4, b"")], [base.id for base in bases]), *bases]
+
     yield Case("S5 entries that are bases of each other", entry(loop))
+    yield Case("S5 an entry with 255 bases of 1 MiB, a few bytes each", entry(many_bases))
     yield Case("S5 an entry that is its own base, eight times", entry(itself))
     yield Case("S5 a chain of two hundred bases", entry(long_chain))
     yield Case("S5 an unknown codec", entry(lambda raw: [Entry(identify("chunk", raw), 2048, b"x", [(250, b"abc")])]))

@@ -12,7 +12,7 @@ use super::{Codec, one_base, read_width, require_elements};
 use crate::members::{BLOCK, NUM_CLASSES, Planes, all_of, compare, flips_of, members_of, sort};
 use crate::numbers::{BitReader, BitWriter, NumbersReader, NumbersWriter};
 use crate::output::{Output, into_vec};
-use crate::pipeline::{require_len, zeroed};
+use crate::pipeline::{begin_with, require_len, zeroed};
 use crate::processor::for_processor;
 use crate::sample::entropy_of;
 use crate::{CodecError, Scratch};
@@ -102,7 +102,7 @@ impl Codec for Changes {
         out: &mut Vec<u8>,
     ) -> Result<(), CodecError> {
         let base = one_base(bases)?;
-        into_vec(raw.len(), out, |out| append(params, base, raw, out))
+        into_vec(NAME, raw.len(), out, |out| append(params, base, raw, out))
     }
 
     fn decoded_len(&self, params: &[u8], encoded: &[u8]) -> Result<u64, CodecError> {
@@ -113,9 +113,7 @@ impl Codec for Changes {
 
     fn decode(&self, params: &[u8], bases: &[&[u8]], encoded: &[u8], out: &mut [u8]) -> Result<(), CodecError> {
         let base = one_base(bases)?;
-        let common = base.len().min(out.len());
-        out[..common].copy_from_slice(&base[..common]);
-        out[common..].fill(0);
+        begin_with(base, out);
         patch(params, encoded, out)
     }
 }
@@ -325,12 +323,11 @@ fn patch_classes<const WIDTH: usize>(params: Params, stream: &[u8], bytes: &mut 
         let mut numbers = NumbersReader::new();
         for at in &changed {
             let element = &mut elements[*at as usize];
-            let number = numbers.take(&mut bits);
-            if number >> (8 * WIDTH - 1) != 0 {
+            let (steps, is_down) = (numbers.take(&mut bits) + 1, directions.take(1) == 1);
+            if (steps - u64::from(is_down)) >> (8 * WIDTH - 1) != 0 {
                 return Err(damaged("a change is larger than an element"));
             }
-            let up = number + 1;
-            *element = moved(*element, if directions.take(1) == 1 { up.wrapping_neg() } else { up });
+            *element = moved(*element, if is_down { steps.wrapping_neg() } else { steps });
         }
     }
     if bits.is_at_end() { Ok(()) } else { Err(damaged("it has another length than its changes")) }

@@ -92,7 +92,7 @@ impl Codec for Planes {
         if params.means.is_some_and(|rows| rows.num_means(raw.len() / params.width, raw.len()).is_none()) {
             return Err(CodecError::NotEncoded { codec: NAME, what: "it would have more means than bytes" });
         }
-        into_vec(raw.len(), out, |out| append(params, None, raw, scratch, out))
+        into_vec(NAME, raw.len(), out, |out| append(params, None, raw, scratch, out))
     }
 
     fn decoded_len(&self, params: &[u8], encoded: &[u8]) -> Result<u64, CodecError> {

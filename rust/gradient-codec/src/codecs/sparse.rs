@@ -36,7 +36,7 @@ impl Codec for Sparse {
         out: &mut Vec<u8>,
     ) -> Result<(), CodecError> {
         let width = read_only_width(params)?;
-        into_vec(raw.len(), out, |out| append(width, raw, scratch, out))
+        into_vec(NAME, raw.len(), out, |out| append(width, raw, scratch, out))
     }
 
     fn decoded_len(&self, params: &[u8], encoded: &[u8]) -> Result<u64, CodecError> {

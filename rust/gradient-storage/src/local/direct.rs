@@ -1,6 +1,6 @@
 //! Bytes that are gathered to be written past the page cache: there addresses, offsets and lengths have to be aligned.
 
-/// What they are multiples of: a block of any file system in use.
+/// What they are multiples of: a page, and a block of nearly any file system. One that wants more refuses the first write.
 const ALIGNMENT: usize = 4096;
 
 /// A piece of a file in the making.
