@@ -189,17 +189,14 @@ fn folded() -> Case {
 /// The bytes of a file that are flipped: most of the merged index is a table of zeros, folded operations and merged packs
 /// are long, and each check of a repository with many packs takes a while.
 fn flipped(key: &Key, len: usize) -> impl Iterator<Item = usize> {
-    let every = if is_exhaustive() {
-        1
-    } else if key.to_string() == "cache/index" {
-        512
-    } else if len > 4096 {
-        // Coprime to the eight bytes that most fields take.
-        13
-    } else {
-        1
+    // Coprime to the eight bytes that most fields take.
+    let (every, edge) = match len {
+        _ if is_exhaustive() => (1, 0),
+        _ if key.to_string() == "cache/index" => (511, 600),
+        0..=4096 => (1, 0),
+        _ => (37, 200),
     };
-    (0..len).filter(move |at| *at < 600 || at.is_multiple_of(every) || len - at < 600)
+    (0..len).filter(move |at| *at < edge || at.is_multiple_of(every) || len - at < edge)
 }
 
 fn flip_all(mut case: Case) {
