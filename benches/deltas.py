@@ -122,8 +122,9 @@ def consecutive(states: pathlib.Path) -> None:
 
 
 def low_precision(states: pathlib.Path) -> None:
-    """bf16 copies of fp32 weights that train on at a small learning rate."""
-    run = lab.Run(states, 220, lr=3e-6, seed=2)
+    """bf16 copies of fp32 weights that train on at a small learning rate, from the last state there is."""
+    last = max(int(path.stem[1:]) for path in states.glob("s*.pt"))
+    run = lab.Run(states, last, lr=3e-6, seed=2)
     kept = copy.deepcopy(run.model).bfloat16()
     raw = sum(tensor.nbytes for tensor in {id(t): t for t in kept.parameters()}.values())
     kept_tenth = copy.deepcopy(kept)
@@ -148,7 +149,7 @@ def low_precision(states: pathlib.Path) -> None:
                 "the last of a line of ten": resuming(every, 10),
             }
         )
-    print("\nratio of a bf16 copy of the weights, trained on at lr 3e-6 from s220 (whole commits)")
+    print(f"\nratio of a bf16 copy of the weights, trained on at lr 3e-6 from s{last} (whole commits)")
     print(f"  snapshot                                       {raw / snapshot:.3f}")
     of_one = statistics.median(shares)
     for k, one, share in (

@@ -7,8 +7,11 @@
 //! | row               | what it does                                                                           |
 //! |-------------------|----------------------------------------------------------------------------------------|
 //! | pack, sealed      | `PackWriter`, batches of 16 MiB as the object database appends them                    |
+//! | pack, cached      | the same, told to expect less than what goes past the page cache                       |
 //! | write and fsync   | plain writes, one sync at the end                                                      |
 //! | past the cache    | `O_DIRECT` from two aligned pieces of 2 MiB, filled here and written by another thread |
+//!
+//! Processor time is that of the whole process, so of little use beside busy threads.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -26,11 +29,49 @@ const NUM_SAMPLES: u8 = 15;
 /// What `O_DIRECT` wants of addresses, offsets and lengths, on any file system in use.
 const ALIGNMENT: usize = 4096;
 const PIECE_BYTES: usize = 2 << 20;
+/// A pack that is expected to be this long goes through the page cache.
+const CACHED_BYTES: usize = 31 << 20;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Time until the file was durable, and until it was read once more.
-type Sample = (Duration, Duration);
+/// What one file took.
+struct Sample {
+    /// Until it was durable.
+    written: Duration,
+    /// The same, of the processor.
+    processor: Duration,
+    /// To read it once more.
+    read: Duration,
+}
+
+/// When a file was begun.
+struct Clock {
+    started: Instant,
+    processor: Duration,
+}
+
+impl Clock {
+    fn start() -> Outcome<Self> {
+        Ok(Self { started: Instant::now(), processor: processor_time()? })
+    }
+
+    /// Reads the file, which is durable now, and removes it.
+    fn read_and_remove(&self, path: &Path) -> Outcome<Sample> {
+        let (written, processor) = (self.started.elapsed(), processor_time()?.saturating_sub(self.processor));
+        let mut buf = vec![0; CHUNK_BYTES];
+        let mut file = std::fs::File::open(path)?;
+        let start = Instant::now();
+        while file.read(&mut buf)? > 0 {}
+        let read = start.elapsed();
+        std::fs::remove_file(path)?;
+        Ok(Sample { written, processor, read })
+    }
+}
+
+/// Returns how long processors have worked for this process.
+fn processor_time() -> Outcome<Duration> {
+    Ok(rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).try_into()?)
+}
 
 fn main() -> Outcome<()> {
     let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with('-'));
@@ -48,7 +89,7 @@ fn main() -> Outcome<()> {
     .take(CHUNK_BYTES)
     .collect();
 
-    let (mut packs, mut plain, mut direct) = (Vec::new(), Vec::new(), Vec::new());
+    let [mut packs, mut cached, mut plain, mut direct] = [const { Vec::new() }; 4];
     let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| -> Outcome<()> {
         for _ in 0..num_busy {
@@ -56,7 +97,9 @@ fn main() -> Outcome<()> {
         }
         let outcome = (0..NUM_SAMPLES).try_for_each(|sample| {
             let path = dir.path().join("file");
-            packs.push(pack(&storage, &dir.path().join("repo/packs"), [sample; 16], &chunk, num_chunks)?);
+            let folder = dir.path().join("repo/packs");
+            packs.push(pack(&storage, &folder, [sample; 16], &chunk, num_chunks, usize::MAX)?);
+            cached.push(pack(&storage, &folder, [sample; 16], &chunk, num_chunks, CACHED_BYTES)?);
             plain.push(file(&path, &chunk, num_chunks)?);
             direct.extend(past_the_cache(&path, &chunk, num_chunks)?);
             Ok(())
@@ -66,9 +109,10 @@ fn main() -> Outcome<()> {
     })?;
     println!("{}, {num_chunks} chunks of {CHUNK_BYTES} bytes, {num_busy} busy threads", storage.location());
     let len = num_chunks * CHUNK_BYTES;
-    print("pack, sealed   ", packs, len);
-    print("write and fsync", plain, len);
-    print("past the cache ", direct, len);
+    print("pack, sealed   ", &packs, len);
+    print("pack, cached   ", &cached, len);
+    print("write and fsync", &plain, len);
+    print("past the cache ", &direct, len);
     Ok(())
 }
 
@@ -84,34 +128,41 @@ fn stay_busy(chunk: &[u8], is_done: &AtomicBool) {
 }
 
 /// Writes and seals one pack; each chunk with a header and padding, as the object database does.
-fn pack(storage: &LocalStorage, packs: &Path, id: [u8; 16], chunk: &[u8], num_chunks: usize) -> Outcome<Sample> {
-    let start = Instant::now();
-    let mut pack = storage.create_pack(&id, (num_chunks * (CHUNK_BYTES + 88)) as u64)?;
+fn pack(
+    storage: &LocalStorage,
+    packs: &Path,
+    id: [u8; 16],
+    chunk: &[u8],
+    num_chunks: usize,
+    expected_max: usize,
+) -> Outcome<Sample> {
+    let clock = Clock::start()?;
+    let expected = expected_max.min(num_chunks * (CHUNK_BYTES + 88));
+    let mut pack = storage.create_pack(&id, expected as u64)?;
     let entry: [&[u8]; 3] = [&[1; 80], chunk, &[0; 8]];
     for done in (0..num_chunks).step_by(BATCH_CHUNKS) {
         pack.append(&entry.repeat(BATCH_CHUNKS.min(num_chunks - done)))?;
     }
     pack.seal()?;
-    let written = start.elapsed();
     let entry = std::fs::read_dir(packs)?.next().ok_or("the pack is gone")??;
-    read_and_remove(&entry.path(), written)
+    clock.read_and_remove(&entry.path())
 }
 
 /// Writes the same chunks to a plain file and syncs it once.
 fn file(path: &Path, chunk: &[u8], num_chunks: usize) -> Outcome<Sample> {
-    let start = Instant::now();
+    let clock = Clock::start()?;
     let mut file = std::fs::File::create_new(path)?;
     for _ in 0..num_chunks {
         file.write_all(chunk)?;
     }
     file.sync_all()?;
-    read_and_remove(path, start.elapsed())
+    clock.read_and_remove(path)
 }
 
 /// Writes the same chunks past the page cache; none where the file system does not have that.
 #[cfg(target_os = "linux")]
 fn past_the_cache(path: &Path, chunk: &[u8], num_chunks: usize) -> Outcome<Option<Sample>> {
-    let start = Instant::now();
+    let clock = Clock::start()?;
     let file = std::fs::File::create_new(path)?;
     rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, (num_chunks * CHUNK_BYTES) as u64)?;
     if rustix::fs::fcntl_setfl(&file, OFlags::DIRECT).is_err() {
@@ -148,7 +199,7 @@ fn past_the_cache(path: &Path, chunk: &[u8], num_chunks: usize) -> Outcome<Optio
         Ok(file.write_all(&aligned(&mut piece)[..filled])?)
     })?;
     file.sync_all()?;
-    read_and_remove(path, start.elapsed()).map(Some)
+    clock.read_and_remove(path).map(Some)
 }
 
 /// There is no such thing.
@@ -163,36 +214,28 @@ fn aligned(piece: &mut [u8]) -> &mut [u8] {
     &mut piece[start..start + PIECE_BYTES]
 }
 
-/// Reads the file once and removes it.
-fn read_and_remove(path: &Path, written: Duration) -> Outcome<Sample> {
-    let mut buf = vec![0; CHUNK_BYTES];
-    let mut file = std::fs::File::open(path)?;
-    let start = Instant::now();
-    while file.read(&mut buf)? > 0 {}
-    let read = start.elapsed();
-    std::fs::remove_file(path)?;
-    Ok((written, read))
-}
-
-/// Prints the median, the fastest and the slowest.
+/// Prints the median of each, and the fastest and the slowest write.
 #[expect(clippy::cast_precision_loss, reason = "no file here has 2^52 bytes")]
-fn print(name: &str, mut samples: Vec<Sample>, len: usize) {
-    let mut reads: Vec<Duration> = samples.iter().map(|sample| sample.1).collect();
-    samples.sort_unstable();
-    reads.sort_unstable();
-    let ms = |duration: &Duration| duration.as_secs_f64() * 1e3;
-    let speed = |duration: &Duration| len as f64 / duration.as_secs_f64() / 1e9;
-    let (Some((fastest, _)), Some((slowest, _))) = (samples.first(), samples.last()) else {
+fn print(name: &str, samples: &[Sample], len: usize) {
+    let sorted = |of: fn(&Sample) -> Duration| {
+        let mut times: Vec<Duration> = samples.iter().map(of).collect();
+        times.sort_unstable();
+        times
+    };
+    let written = sorted(|sample| sample.written);
+    let (Some(fastest), Some(slowest)) = (written.first(), written.last()) else {
         return println!("{name}  not on this file system");
     };
-    let ((median, _), read) = (&samples[samples.len() / 2], &reads[reads.len() / 2]);
+    let median = |times: &[Duration]| times[times.len() / 2].as_secs_f64();
+    let (durable, read) = (median(&written), median(&sorted(|sample| sample.read)));
     println!(
-        "{name}  median {:.1} ms ({:.2} GB/s), {:.1} to {:.1} ms; read again in {:.1} ms ({:.2} GB/s)",
-        ms(median),
-        speed(median),
-        ms(fastest),
-        ms(slowest),
-        ms(read),
-        speed(read),
+        "{name}  median {:.1} ms ({:.2} GB/s), {:.1} to {:.1} ms, {:.1} ms of processor time; read again in {:.1} ms ({:.2} GB/s)",
+        durable * 1e3,
+        len as f64 / durable / 1e9,
+        fastest.as_secs_f64() * 1e3,
+        slowest.as_secs_f64() * 1e3,
+        median(&sorted(|sample| sample.processor)) * 1e3,
+        read * 1e3,
+        len as f64 / read / 1e9,
     );
 }

@@ -190,8 +190,9 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
 
     /// Starts the pack `id`. It can not be seen under its key before [`PackWriter::seal`].
     ///
-    /// `expected_len` is an upper bound of its length, or 0 when nothing is known. Space for it is reserved where the
-    /// file system can, so a full disk is known before the first byte is written. Writing more is no error.
+    /// `expected_len` is an estimate of its length, rather too long than too short, or 0 when nothing is known. Space for
+    /// it is reserved where the file system can, so a full disk is known before the first byte is written; how the pack
+    /// is written may depend on it. Writing more is no error.
     ///
     /// # Errors
     /// - [`StorageError::AlreadyExists`]: a pack of that id is there.

@@ -5,12 +5,12 @@
 //! did until then is no part of the promise.
 //!
 //! **Long packs past the page cache**, where the file system lets them: gathered into aligned pieces of 4 MiB, each
-//! written while others are coded, the last, which is not whole, through the cache. While both cores code, the copy into
-//! the cache and its book-keeping are what makes a commit wait: of the processor time of a commit of 204 MB, 101 to 131 ms
-//! went to writing through it and 62 ms past it, of 410 to 500 in all. It also leaves the cache to what training reads.
-//! The price is that the first who reads the pack again waits for the disk: 136 against 28 ms, by `benches/pack_write.rs`.
-//! (Two cores, ext4 on a virtual disk.) Whoever refuses it, when it is asked for or at a write, gets the other way from
-//! there on.
+//! written while others are coded, the last, which is not whole, through the cache. What decides is the length that is
+//! expected when a pack is begun. While both cores code, the copy into the cache and its book-keeping are what makes a
+//! commit wait: 204 MB took 40 ms of the processor through it and 13 ms past it; beside two busy threads 127 and 93 ms
+//! passed, with both cores free 59 and 76 ms. It also leaves the cache to what training reads. The price is that the first
+//! who reads the pack again waits for the disk: 63 against 7 ms. (`benches/pack_write.rs`, two cores, ext4 on a virtual
+//! disk.) Whoever refuses it, when it is asked for or at a write, gets the other way from there on.
 //!
 //! **All others through the page cache**, where they lie, in windows that end on multiples of `WINDOW_BYTES` in the file:
 //! a window that is full is handed to the kernel to be written back, and none of its pages is written to again, so that
@@ -25,13 +25,13 @@ use super::system::{System, retry};
 use super::temporary::Temporary;
 use crate::{Key, PackWriter, Put, StorageError};
 
-/// How much is written between two requests to start writing back. Medians of 25 to 41 on that machine, lengths in
+/// How much is written between two requests to start writing back. Medians of 25 to 41 on another such machine, lengths in
 /// turns: 8 MB took 7.5 ms with 8 MiB, 5.8 with 2 MiB, 5.1 with 1 MiB; 204 MB took 114, 109 and 103 ms, but 176, 182 and
 /// 234 where both cores were taken: a request may have to wait, and then for a core. A multiple of every page: one that
 /// is on its way to the disk should not be written to.
 const WINDOW_BYTES: u64 = 2 << 20;
 
-/// Shorter packs are written through the page cache: they cost it little, and are read soon.
+/// Packs that are expected to be shorter are written through the page cache: they cost it little, and are read soon.
 const DIRECT_PIECES_MIN: u64 = 8;
 
 /// A pack in the making, a temporary file until it is sealed.
