@@ -14,6 +14,7 @@ from gradient.memory import check_limit
 _COMPRESSION = ("off", "auto", "aggressive")
 _DELTAS = ("off", "auto", "all")
 _MODEL_STATE = ("all", "trainable")
+_INTERVAL_MAX = (1 << 32) - 1
 
 _warned: set[str] = set()
 
@@ -35,15 +36,17 @@ class GradientConfig:
         branch: The branch to commit on; None is the branch that HEAD stands on.
         checkpoint_every: Interval of `maybe_commit`, as `engine.autocommit(every=...)` sets it.
         delta_optimizer: Of gradient-desc; has no meaning here and warns when it is False.
-        reanchor_interval: At most so many commits with deltas after one without, counted anew after each restore; None
-            for no limit. What a commit costs to read is bounded without it, this buys more with bytes.
+        reanchor_interval: At most so many commits with deltas after one without: with 8, every ninth commit stands by
+            itself. Counted anew after each restore; None for no limit. What a commit costs to read is bounded without
+            it (at most 64 chunks for one, and 1.25 times its bytes), this buys faster restores with bytes.
         compression: `"off"` stores tensors as they are, `"auto"` codes what pays. `"aggressive"` stores exactly too,
             as `"auto"` does, and says so once.
         delta_threshold: Of gradient-desc; has no meaning here, since nothing is rounded, and warns when it is set.
         strict_resume: False restores what fits and says what it left out, as `resume(..., strict=False)`.
         model_state: `"trainable"` stores what is frozen once and checks it by hash at resume.
         deltas: `"auto"` stores a tensor's chunk as the difference to an earlier commit's where that saves a tenth at
-            least, `"all"` wherever it saves anything, `"off"` never. Needs a compression other than `"off"`.
+            least, `"all"` wherever it saves anything, `"off"` never. With `compression="off"` there are none, and
+            `"all"` is an error.
         staging_bytes_max: Bytes of earlier commits kept in memory to take differences to; None is a quarter of what is
             available at an engine's first commit, at most twice the state. Where it is too little, commits go without
             deltas.
@@ -75,8 +78,12 @@ class GradientConfig:
         self._choice("deltas", _DELTAS)
         check_interval("checkpoint_every", self.checkpoint_every)
         check_interval("reanchor_interval", self.reanchor_interval)
-        check_limit(self.staging_bytes_max)
-        check_limit(self.max_restore_bytes)
+        check_limit("staging_bytes_max", self.staging_bytes_max)
+        check_limit("max_restore_bytes", self.max_restore_bytes)
+        if self.compression == "off" and self.deltas == "all":
+            raise InvalidInputError(
+                'deltas="all" needs a compression: compression="off" stores every tensor as it is', code="bad-option"
+            )
         for name in ("repo_name", "branch"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value):
@@ -124,5 +131,7 @@ def check_interval(name: str, value: object) -> None:
     """
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInputError(f"{name} is a whole number from 1, or None, not {value!r}", code="bad-option")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _INTERVAL_MAX:
+        raise InvalidInputError(
+            f"{name} is a whole number from 1 to {_INTERVAL_MAX:,}, or None, not {value!r}", code="bad-option"
+        )

@@ -18,6 +18,7 @@ from gradient.errors import InvalidInputError, StorageError
 SMALL = 1 << 20
 """So many bytes are always there."""
 
+_LIMIT_MAX = (1 << 63) - 1
 _SHORTAGE = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
 
 
@@ -123,7 +124,7 @@ def is_shortage(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (named or any(words in str(error) for words in _SHORTAGE))
 
 
-def check_limit(value: object) -> None:
+def check_limit(name: str, value: object) -> None:
     """Accept None or a number of bytes.
 
     Raises:
@@ -131,8 +132,10 @@ def check_limit(value: object) -> None:
     """
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidInputError(f"a limit is a number of bytes from 0, or None, not {value!r}", code="bad-option")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LIMIT_MAX:
+        raise InvalidInputError(
+            f"{name} is a number of bytes from 0 to {_LIMIT_MAX:,}, or None, not {value!r}", code="bad-option"
+        )
 
 
 def _available_on_machine(root: pathlib.Path) -> int:

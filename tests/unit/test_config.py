@@ -57,6 +57,12 @@ def test_settings_can_not_be_changed_behind_an_engines_back() -> None:
         {"checkpoint_every": 1.5},
         {"branch": ""},
         {"repo_name": 3},
+        {"reanchor_interval": 1 << 32},
+        {"staging_bytes_max": -1},
+        {"staging_bytes_max": "1GB"},
+        {"staging_bytes_max": 1 << 63},
+        {"max_restore_bytes": 10**30},
+        {"deltas": "all", "compression": "off"},
     ],
     ids=str,
 )

@@ -16,7 +16,7 @@ BOLD, DIM, RED, GREEN, YELLOW, CYAN = "1", "2", "31", "32", "33", "36"
 
 # Stands for the beginning of a colour of ours until it is printed. No repository knows it.
 _MARK = f"\x1b{os.urandom(8).hex()}:"
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 # What a stranger's repository holds may be as long as it likes: lines are cut, texts are looked through in pieces.
 _LINE_MAX = 4096
 _PIECE = 1 << 16

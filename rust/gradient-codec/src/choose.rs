@@ -43,6 +43,9 @@ const ANCHOR_SAVING_MIN: f32 = 0.03;
 /// A delta may be so much longer than it should be before it is thrown away: what was estimated is not exact.
 const SAMPLE_ERROR_MAX: f32 = 1.02;
 
+/// A chunk whose anchor should take at most such a share of it is nearly empty.
+const NEARLY_EMPTY: f32 = 0.25;
+
 /// zstd codes 0.3 GB/s a core where a disk writes more than 1: what it takes off bytes of no known kind must be a quarter.
 const MATCHES_SAVING_MIN: f32 = 0.25;
 
@@ -250,22 +253,40 @@ pub fn encode_best(
     let room = out.len().min(raw.len().saturating_sub(1));
     let mut out = Output::new(&mut out[..room]);
     let (plan, anchor_len) = plan_anchor(raw, layout, scratch)?;
-    if let Some(base) = base {
-        let known = base.anchor_len.filter(|_| base.bytes.len() == raw.len());
-        let anchor_len = known.map_or(anchor_len, |known| anchor_len.min(known as f32));
-        let delta = plan_delta(raw, layout, base);
-        let most = if gain == DeltaGain::Any { anchor_len } else { 0.9 * anchor_len };
-        if delta.len <= most {
-            let pipeline = encode_delta(raw, layout, base.bytes, delta, scratch, &mut out)?;
-            // A delta that became longer than its sample said is not worth its base.
-            let len = out.len() as f32 + BASE_BYTES;
-            if let Some(pipeline) = pipeline.filter(|_| len <= SAMPLE_ERROR_MAX * most) {
-                return Ok(Encoded { pipeline, len: Some(out.len()), is_delta: true });
-            }
-            out.truncate(0);
-        }
+    let Some(base) = base else { return encode_anchor(&plan, raw, layout, scratch, &mut out) };
+    if anchor_len <= NEARLY_EMPTY * raw.len() as f32 {
+        return encode_both(&plan, raw, layout, base, gain, scratch, &mut out);
     }
-    let stage = match plan {
+    let known = base.anchor_len.filter(|_| base.bytes.len() == raw.len());
+    let anchor_len = known.map_or(anchor_len, |known| anchor_len.min(known as f32));
+    let delta = plan_delta(raw, layout, base);
+    let most = most_of(anchor_len, gain);
+    if delta.len <= most {
+        let pipeline = encode_delta(raw, layout, base.bytes, delta, scratch, &mut out)?;
+        // A delta that became longer than its sample said is not worth its base.
+        let len = out.len() as f32 + BASE_BYTES;
+        if let Some(pipeline) = pipeline.filter(|_| len <= SAMPLE_ERROR_MAX * most) {
+            return Ok(Encoded { pipeline, len: Some(out.len()), is_delta: true });
+        }
+        out.truncate(0);
+    }
+    encode_anchor(&plan, raw, layout, scratch, &mut out)
+}
+
+/// Returns how long a delta may be, its base counted, where an anchor is so long.
+fn most_of(anchor_len: f32, gain: DeltaGain) -> f32 {
+    if gain == DeltaGain::Any { anchor_len } else { 0.9 * anchor_len }
+}
+
+/// Encodes without a base.
+fn encode_anchor(
+    plan: &Plan,
+    raw: &[u8],
+    layout: &Layout,
+    scratch: &mut Scratch,
+    out: &mut Output<'_>,
+) -> Result<Encoded, CodecError> {
+    let stage = match *plan {
         Plan::Raw => None,
         Plan::Bytes(codec) => {
             let mut encoded = std::mem::take(&mut scratch.encoded);
@@ -274,11 +295,41 @@ pub fn encode_best(
             put?.map(|()| Stage { codec: codec.id(), params: Vec::new() })
         }
         Plan::Planes(params) => {
-            let params = planes::append(params, rows_of(raw, layout), raw, scratch, &mut out)?;
+            let params = planes::append(params, rows_of(raw, layout), raw, scratch, out)?;
             params.map(|params| Stage { codec: Planes.id(), params: params.encode() })
         }
     };
     Ok(stage.map_or(Encoded::RAW, |stage| Encoded { pipeline: vec![stage], len: Some(out.len()), is_delta: false }))
+}
+
+/// Encodes without the base and with it, and keeps what is shorter: of a chunk that is nearly empty, a sample may see none
+/// of what is in it, or too much.
+fn encode_both(
+    plan: &Plan,
+    raw: &[u8],
+    layout: &Layout,
+    base: &Base<'_>,
+    gain: DeltaGain,
+    scratch: &mut Scratch,
+    out: &mut Output<'_>,
+) -> Result<Encoded, CodecError> {
+    let anchor = encode_anchor(plan, raw, layout, scratch, out)?;
+    let most = most_of(anchor.len.unwrap_or(raw.len()) as f32, gain) - BASE_BYTES;
+    let mut memory = scratch.take_decoded(raw.len())?;
+    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "a length, not below zero")]
+    let room = raw.len().saturating_sub(1).min(most.max(0.0) as usize);
+    let mut delta = Output::new(&mut memory[..room]);
+    let plan = plan_delta(raw, layout, base);
+    let pipeline = encode_delta(raw, layout, base.bytes, plan, scratch, &mut delta);
+    let len = delta.len();
+    let encoded = pipeline.map(|pipeline| {
+        let pipeline = pipeline?;
+        out.truncate(0);
+        out.put(&memory[..len])?;
+        Some(Encoded { pipeline, len: Some(len), is_delta: true })
+    });
+    scratch.give_decoded(memory);
+    Ok(encoded?.unwrap_or(anchor))
 }
 
 /// The rows that means could be taken of: those of a matrix of floats, a few at least.

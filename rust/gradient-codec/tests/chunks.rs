@@ -282,6 +282,34 @@ fn a_base_that_only_looks_close_where_one_looks_costs_nothing() {
     }
 }
 
+/// A chunk of zeros where so many rows of 64 floats are not.
+fn rows_in_zeros(num_rows: u64) -> Vec<u8> {
+    const ROW_BYTES: usize = 256;
+    let mut next = numbers(99);
+    let mut raw = vec![0; CHUNK_BYTES];
+    for seed in 0..num_rows {
+        let row = (next() % (CHUNK_BYTES / ROW_BYTES) as u64) as usize;
+        raw[row * ROW_BYTES..][..ROW_BYTES].copy_from_slice(&bytes_of(&weights(64, seed)));
+    }
+    raw
+}
+
+#[test]
+fn few_rows_that_come_to_few_others_cost_what_they_are() {
+    let mut scratch = Scratch::new();
+    for num_rows in [13, 50, 130, 400] {
+        let (before, now) = (rows_in_zeros(num_rows), rows_in_zeros(num_rows + 13));
+        let anchor_len = anchor_len(&before, &FP32, &mut scratch);
+        for known in [None, Some(anchor_len)] {
+            let base = Base { bytes: &before, anchor_len: known };
+            let encoded = choose(&now, &FP32, Some(&base), DeltaGain::Tenth, &mut scratch);
+            let len = encoded.len.expect("it is coded");
+            // 13 rows of 256 bytes, which are noise but for their exponents.
+            assert!(encoded.is_delta && len < 13 * 256 * 11 / 10, "{len} bytes after {num_rows} rows of {anchor_len}");
+        }
+    }
+}
+
 #[test]
 fn a_chunk_that_grew_is_a_delta_to_what_it_was() {
     let mut scratch = Scratch::new();

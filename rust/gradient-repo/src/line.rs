@@ -3,6 +3,7 @@
 use gradient_object::{CommitId, Key, Tensor, TensorData, Value};
 use gradient_odb::{Coding, Deltas, Line, Updates};
 
+use crate::render::size;
 use crate::repository::Repository;
 
 /// How a commit is stored; nothing of it enters an id.
@@ -76,9 +77,10 @@ impl LineState {
         }
         self.has_told = true;
         Some(format!(
-            "deltas need the bytes they are taken against, and more than staging_bytes_max ({}) would be kept: what does \
-             not fit is stored without deltas",
-            storing.resident_max
+            "deltas need the bytes they are taken against in memory, and those of this state do not fit into \
+             staging_bytes_max, {}: what does not fit is stored without deltas. Set it to the state's size or more, or \
+             deltas=\"off\"",
+            size(storing.resident_max)
         ))
     }
 

@@ -153,19 +153,16 @@ fn line(
     }
 }
 
-/// IEC units with one decimal: `1.3 GiB`.
+/// IEC units with one decimal, rounded: `1.3 GiB`.
+#[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
 pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
     }
-    let mut unit = 0;
-    let mut tenths = u128::from(bytes) * 10 / 1024;
-    while tenths >= 10_240 && unit + 1 < UNITS.len() {
-        tenths /= 1024;
-        unit += 1;
-    }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS.get(unit).unwrap_or(&"EiB"))
+    let name = UNITS.get(unit).unwrap_or(&"EiB");
+    if unit == 0 { format!("{bytes} {name}") } else { format!("{value:.1} {name}") }
 }
 
 /// `1 file`, `2 files`.
@@ -315,9 +312,17 @@ mod tests {
 
     #[test]
     fn sizes_are_iec_with_one_decimal() {
-        for (bytes, text) in
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_395_864_371, "1.2 GiB"), (u64::MAX, "15.9 EiB")]
-        {
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_048_524, "1023.9 KiB"),
+            (1_048_525, "1.0 MiB"),
+            (3_118_900, "3.0 MiB"),
+            (1_395_864_371, "1.3 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ];
+        for (bytes, text) in cases {
             assert_eq!(size(bytes), text);
         }
     }
