@@ -29,6 +29,7 @@ mod output;
 mod parts;
 mod pipeline;
 mod processor;
+pub mod quantize;
 mod sample;
 mod split;
 

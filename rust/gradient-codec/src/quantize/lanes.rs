@@ -1,0 +1,168 @@
+//! Sixteen floats at a time, on each kind of processor.
+//!
+//! [`Lanes`] are operations; whoever is generic over them is compiled once for each kind that there is, and
+//! [`dispatch`] chooses by what the processor says it can. All kinds give the same bits, NaNs apart, of which only is
+//! promised that they are NaNs.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod plain;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+pub use plain::Plain;
+
+use super::LANES;
+
+/// Operations on sixteen floats. A value of it is the proof that the processor has them.
+///
+/// Arithmetic is IEEE with one rounding, to nearest and ties to even.
+pub trait Lanes: Copy + Send + Sync {
+    /// Sixteen floats.
+    type Floats: Copy;
+    /// Sixteen random words.
+    type Words: Copy;
+
+    /// Runs a function that was compiled for this processor; what it calls has to be inlined.
+    fn run<R>(self, function: impl FnOnce() -> R) -> R;
+
+    /// The same in every lane.
+    fn splat(self, value: f32) -> Self::Floats;
+    /// Reads floats.
+    fn load(self, from: &[f32; LANES]) -> Self::Floats;
+    /// Writes floats.
+    fn store(self, to: &mut [f32; LANES], floats: Self::Floats);
+    /// Reads signed bytes.
+    fn of_signed(self, codes: &[i8; LANES]) -> Self::Floats;
+    /// Reads unsigned bytes.
+    fn of_unsigned(self, codes: &[u8; LANES]) -> Self::Floats;
+    /// Writes whole numbers from -127 to 127; a NaN as anything.
+    fn to_signed(self, codes: &mut [i8; LANES], floats: Self::Floats);
+    /// Writes whole numbers from 0 to 255.
+    fn to_unsigned(self, codes: &mut [u8; LANES], floats: Self::Floats);
+
+    /// `a + b`.
+    fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `a - b`.
+    fn sub(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `a * b`.
+    fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `a / b`.
+    fn div(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// The square root.
+    fn sqrt(self, a: Self::Floats) -> Self::Floats;
+    /// `a * b + c`, rounded once.
+    fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+    /// `c - a * b`, rounded once.
+    fn mul_from(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+    /// Without its sign.
+    fn abs(self, a: Self::Floats) -> Self::Floats;
+    /// Gives `a`, which is not negative, the sign of `sign`.
+    fn with_sign(self, a: Self::Floats, sign: Self::Floats) -> Self::Floats;
+    /// The nearest whole number.
+    fn round(self, a: Self::Floats) -> Self::Floats;
+    /// The larger, `b` if `a` is a NaN.
+    fn at_least(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `floats + 1` where `a < b`.
+    fn up_where_less(self, a: Self::Floats, b: Self::Floats, floats: Self::Floats) -> Self::Floats;
+    /// `floats - 1` where `a < b`.
+    fn down_where_less(self, a: Self::Floats, b: Self::Floats, floats: Self::Floats) -> Self::Floats;
+    /// `floats` where `a` is larger than zero, else zero.
+    fn where_positive(self, a: Self::Floats, floats: Self::Floats) -> Self::Floats;
+    /// The one of two whose absolute value is larger, without its sign; a NaN if there is one.
+    fn larger_abs(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// The largest of absolute values; a NaN if there is one.
+    fn largest(self, a: Self::Floats) -> f32;
+
+    /// The square root of what is not negative, to about a thousandth.
+    fn guess_root(self, a: Self::Floats) -> Self::Floats;
+    /// The fourth root of what is not negative, to about a thousandth.
+    fn guess_fourth_root(self, a: Self::Floats) -> Self::Floats;
+
+    /// Words for the numbers `from` to `from + 15`, evenly distributed and unlike those of another key.
+    fn random(self, from: u32, key: u32) -> Self::Words;
+    /// Turns each word right by eight bits.
+    fn turn(self, words: Self::Words) -> Self::Words;
+    /// The low 16 bits of each word, the last bit set: odd numbers below 65,536.
+    fn low_odd(self, words: Self::Words) -> Self::Floats;
+
+    /// Says that what lies so many bytes after something, whatever that is, will be needed soon.
+    fn prefetch<T>(self, near: &T, ahead: usize);
+}
+
+/// What runs on any kind of lanes.
+pub trait OnLanes {
+    /// What it returns.
+    type Output;
+
+    /// Does it; always inlined.
+    fn on<L: Lanes>(self, lanes: L) -> Self::Output;
+}
+
+/// Which kind of lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneKind {
+    /// AVX-512 as of Skylake-X and Zen 4.
+    Avx512,
+    /// AVX2 with FMA.
+    Avx2,
+    /// Any processor; this is what the others are held to.
+    Plain,
+}
+
+impl LaneKind {
+    /// All of them, the fastest first.
+    pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Plain];
+
+    /// Returns the fastest kind that this processor has.
+    #[must_use]
+    pub fn best() -> Self {
+        Self::ALL.into_iter().find(|kind| kind.is_available()).unwrap_or(Self::Plain)
+    }
+
+    /// Says whether this processor has it.
+    #[must_use]
+    pub fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Avx512::new().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => Avx2::new().is_some(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 | Self::Avx2 => false,
+            Self::Plain => true,
+        }
+    }
+}
+
+/// Runs `what` on lanes of a kind, or plainly if the processor does not have it.
+#[inline]
+pub fn dispatch<O: OnLanes>(kind: LaneKind, what: O) -> O::Output {
+    #[cfg(target_arch = "x86_64")]
+    match kind {
+        LaneKind::Avx512 => {
+            if let Some(lanes) = Avx512::new() {
+                return lanes.run(
+                    #[inline(always)]
+                    || what.on(lanes),
+                );
+            }
+        }
+        LaneKind::Avx2 => {
+            if let Some(lanes) = Avx2::new() {
+                return lanes.run(
+                    #[inline(always)]
+                    || what.on(lanes),
+                );
+            }
+        }
+        LaneKind::Plain => {}
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = kind;
+    what.on(Plain)
+}

@@ -1,0 +1,55 @@
+//! Numbers in eight bits each, a block of 64 at a time. Lossy: no codec of the table, and never chosen for a chunk.
+//!
+//! | part          | what it does                                                                              |
+//! |---------------|-------------------------------------------------------------------------------------------|
+//! | [`momentum`]  | signed numbers, finer near zero: one byte is a sign and a square root                      |
+//! | [`variance`]  | numbers that are not negative, over many orders of magnitude: one byte is a fourth root    |
+//! | [`Blocks`]    | how a tensor is cut into blocks                                                            |
+//! | [`lanes`]     | sixteen floats at a time, on each kind of processor                                        |
+//!
+//! A block has one scale, its largest absolute value, which comes back exactly. Zero is zero and nothing else is: a
+//! second moment that was rounded to zero would divide by it.
+//!
+//! **The same bits everywhere.** Every value is a function of IEEE operations in a fixed order: addition, multiplication,
+//! division, square root and fused multiplication and addition, each rounded once. A code is decided by comparing with
+//! the edges between codes, so how it was guessed does not matter, and guesses may be what a processor does best. What is
+//! said to be an approximation in 14 bits is none that all processors agree on.
+//!
+//! A block with a number that is not finite has a scale that is not, and comes back as numbers that are none.
+#![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
+
+mod blocks;
+pub mod lanes;
+pub mod momentum;
+pub mod variance;
+
+pub use blocks::{Blocks, Part};
+
+/// Numbers that share a scale.
+pub const BLOCK: usize = 64;
+/// Numbers that are taken at a time.
+pub const LANES: usize = 16;
+/// Times that makes a block.
+pub const GROUPS: usize = BLOCK / LANES;
+
+/// A block as what is taken at a time.
+#[must_use]
+#[inline(always)]
+pub fn groups<T>(block: &[T; BLOCK]) -> &[[T; LANES]; GROUPS] {
+    let (groups, _) = block.as_chunks::<LANES>();
+    groups.try_into().unwrap_or_else(|_| unreachable!("a block has so many"))
+}
+
+/// The same, to be written.
+#[must_use]
+#[inline(always)]
+pub fn groups_mut<T>(block: &mut [T; BLOCK]) -> &mut [[T; LANES]; GROUPS] {
+    let (groups, _) = block.as_chunks_mut::<LANES>();
+    groups.try_into().unwrap_or_else(|_| unreachable!("a block has so many"))
+}
+
+/// Returns the largest absolute value of a block; a NaN if there is one.
+#[inline(always)]
+fn largest_of<L: lanes::Lanes>(lanes: L, [a, b, c, d]: [L::Floats; GROUPS]) -> f32 {
+    lanes.largest(lanes.larger_abs(lanes.larger_abs(a, b), lanes.larger_abs(c, d)))
+}

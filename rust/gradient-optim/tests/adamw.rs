@@ -1,0 +1,252 @@
+//! Steps of Adam and AdamW: the same bits everywhere, and close to what full precision does.
+#![expect(clippy::cast_precision_loss, reason = "small numbers")]
+
+use gradient_optim::{AdamW, AdamWTensor, Blocks, LaneKind, OptimError};
+
+const ADAMW: AdamW = AdamW {
+    lr: 1e-3,
+    beta1: 0.9,
+    beta2: 0.999,
+    eps: 1e-8,
+    weight_decay: 0.01,
+    is_decoupled: true,
+    grad_factor: 1.0,
+    step: 1,
+    is_stochastic: true,
+};
+
+/// Rows and their length: whole blocks, many tiles, short ends, rows that are shorter than a block.
+const SHAPES: [(usize, usize); 7] = [(4, 128), (70, 4096), (33, 100), (3, 70_001), (1000, 9), (1, 5), (300, 64)];
+
+/// A parameter and its state.
+#[derive(Clone, Debug, PartialEq)]
+struct Own {
+    row_len: usize,
+    param: Vec<f32>,
+    momentum: Vec<i8>,
+    momentum_scales: Vec<f32>,
+    variance: Vec<u8>,
+    variance_scales: Vec<f32>,
+}
+
+impl Own {
+    fn new(rows: usize, row_len: usize, numbers: &mut Numbers) -> Self {
+        let numel = rows * row_len;
+        let num_scales = Blocks::new(numel, row_len).expect("whole rows").num();
+        Self {
+            row_len,
+            param: numbers.take(numel),
+            momentum: vec![0; numel],
+            momentum_scales: vec![0.0; num_scales],
+            variance: vec![0; numel],
+            variance_scales: vec![0.0; num_scales],
+        }
+    }
+
+    fn tensor<'a>(&'a mut self, grad: &'a [f32], key: u32) -> AdamWTensor<'a> {
+        AdamWTensor {
+            param: &mut self.param,
+            grad,
+            momentum: &mut self.momentum,
+            momentum_scales: &mut self.momentum_scales,
+            variance: &mut self.variance,
+            variance_scales: &mut self.variance_scales,
+            row_len: self.row_len,
+            key,
+        }
+    }
+}
+
+/// Numbers without a pattern, the same ones in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn uniform(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1 << 24) as f32
+    }
+
+    /// One of a bell-shaped distribution, of standard deviation 1.
+    fn bell(&mut self) -> f32 {
+        (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0
+    }
+
+    /// Numbers of many magnitudes and both signs.
+    fn take(&mut self, num: usize) -> Vec<f32> {
+        std::iter::repeat_with(|| self.bell() * 10_f32.powf(-4.0 * self.uniform())).take(num).collect()
+    }
+}
+
+/// Three steps on tensors of all shapes.
+fn three_steps(adamw: AdamW, kind: LaneKind, threads: usize) -> Vec<Own> {
+    let mut numbers = Numbers(1);
+    let mut all: Vec<Own> = SHAPES.iter().map(|(rows, row_len)| Own::new(*rows, *row_len, &mut numbers)).collect();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+    for step in 1..=3 {
+        let grads: Vec<Vec<f32>> = all.iter().map(|own| numbers.take(own.param.len())).collect();
+        let tensors = all.iter_mut().zip(&grads).zip(0..);
+        let tensors = tensors.map(|((own, grad), number)| own.tensor(grad, 1000 * step + number)).collect();
+        let adamw = AdamW { step: step.into(), ..adamw };
+        pool.install(|| adamw.step(tensors, kind)).expect("all is as long as it should be");
+    }
+    all
+}
+
+#[test]
+fn a_step_has_the_same_bits_on_every_processor_and_for_any_number_of_threads() {
+    for is_decoupled in [true, false] {
+        for is_stochastic in [true, false] {
+            let adamw = AdamW { is_decoupled, is_stochastic, ..ADAMW };
+            let plain = three_steps(adamw, LaneKind::Plain, 1);
+            assert!(plain.iter().all(|own| own.param.iter().all(|value| value.is_finite())));
+            for kind in LaneKind::ALL.into_iter().filter(|kind| kind.is_available()) {
+                for threads in [1, 2, 8] {
+                    assert!(three_steps(adamw, kind, threads) == plain, "{kind:?}, {threads} threads, {adamw:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Adam and AdamW in 64 bits, of one element.
+#[derive(Clone, Copy, Default)]
+struct Exact {
+    m: f64,
+    v: f64,
+}
+
+impl Exact {
+    /// Does a step; returns what is taken from the parameter, the decay of AdamW not counted.
+    fn step(&mut self, adamw: &AdamW, param: f64, grad: f64) -> f64 {
+        let mut grad = grad * f64::from(adamw.grad_factor);
+        if !adamw.is_decoupled {
+            grad += adamw.weight_decay * param;
+        }
+        self.m = adamw.beta1 * self.m + (1.0 - adamw.beta1) * grad;
+        self.v = adamw.beta2 * self.v + (1.0 - adamw.beta2) * grad * grad;
+        let step = adamw.step as f64;
+        let m = self.m / (1.0 - adamw.beta1.powf(step));
+        let v = self.v / (1.0 - adamw.beta2.powf(step));
+        adamw.lr * m / (v.sqrt() + adamw.eps)
+    }
+}
+
+#[test]
+fn the_first_step_is_that_of_full_precision() {
+    for (is_decoupled, grad_factor) in [(true, 1.0), (false, 1.0), (true, -0.25)] {
+        let adamw = AdamW { is_decoupled, grad_factor, ..ADAMW };
+        let mut numbers = Numbers(2);
+        let mut own = Own::new(16, 200, &mut numbers);
+        let (before, grad) = (own.param.clone(), numbers.take(3200));
+        adamw.step(vec![own.tensor(&grad, 1)], LaneKind::best()).expect("a step");
+        for ((before, grad), after) in before.into_iter().zip(grad).zip(own.param) {
+            let before = f64::from(before);
+            let update = Exact::default().step(&adamw, before, f64::from(grad));
+            let kept = if is_decoupled { before * (1.0 - adamw.lr * adamw.weight_decay) } else { before };
+            let off = (f64::from(after) - (kept - update)).abs();
+            assert!(off <= 1.5e-7 * before.abs() + 1e-6 * update.abs(), "{before} with {grad}: {off} off");
+        }
+    }
+}
+
+/// Says how far updates are off, relatively, over the last 100 of many steps. Gradients of each element are noise of its
+/// own size, which is log-normal with `sigma`; from step `falls_at` on those of every other element are a tenth.
+fn update_error(beta2: f64, is_stochastic: bool, sigma: f32, num_steps: u32, falls_at: u32) -> f64 {
+    const NUMEL: usize = 16_384;
+    let mut numbers = Numbers(3);
+    let mut own = Own::new(64, NUMEL / 64, &mut numbers);
+    let sizes: Vec<f32> = std::iter::repeat_with(|| 0.01 * (sigma * numbers.bell()).exp()).take(NUMEL).collect();
+    let mut exact = vec![Exact::default(); NUMEL];
+    let (mut error, mut norm) = (0.0, 0.0);
+    for step in 1..=num_steps {
+        let fallen = if step >= falls_at { 0.1 } else { 1.0 };
+        let factors = [fallen, 1.0].into_iter().cycle();
+        let grad: Vec<f32> = sizes.iter().zip(factors).map(|(size, factor)| size * factor * numbers.bell()).collect();
+        own.param.fill(0.0);
+        let adamw = AdamW { beta2, is_stochastic, weight_decay: 0.0, step: step.into(), ..ADAMW };
+        adamw.step(vec![own.tensor(&grad, step)], LaneKind::best()).expect("a step");
+        for ((exact, grad), after) in exact.iter_mut().zip(grad).zip(&own.param) {
+            let update = exact.step(&adamw, 0.0, f64::from(grad));
+            if step + 100 > num_steps {
+                error += (f64::from(-after) - update).powi(2);
+                norm += update * update;
+            }
+        }
+    }
+    (error / norm).sqrt()
+}
+
+#[test]
+fn updates_stay_close_to_those_of_full_precision() {
+    let (slow, fast) = (update_error(0.999, true, 0.5, 500, u32::MAX), update_error(0.95, false, 0.5, 300, u32::MAX));
+    println!("{:.2} and {:.2} % off", 100.0 * slow, 100.0 * fast);
+    assert!(slow < 0.08 && fast < 0.06, "{slow} {fast}");
+}
+
+#[test]
+fn second_moments_follow_gradients_that_fall() {
+    let by_lot = update_error(0.999, true, 0.5, 1500, 500);
+    let nearest = update_error(0.999, false, 0.5, 1500, 500);
+    println!("{:.2} % off by lot, {:.2} to the nearest", 100.0 * by_lot, 100.0 * nearest);
+    assert!(by_lot < 0.12, "{by_lot}");
+    assert!(nearest > 2.0 * by_lot, "{nearest} where nothing is drawn");
+}
+
+#[test]
+fn what_has_never_had_a_gradient_is_not_moved() {
+    let adamw = AdamW { weight_decay: 0.0, ..ADAMW };
+    let mut numbers = Numbers(4);
+    let mut own = Own::new(8, 100, &mut numbers);
+    let before = own.param.clone();
+    for step in 1..=50 {
+        // Every third element, and all of the last row, never have one.
+        let mut grad = numbers.take(800);
+        grad.iter_mut().step_by(3).for_each(|grad| *grad = 0.0);
+        grad[700..].fill(0.0);
+        let adamw = AdamW { step, ..adamw };
+        adamw.step(vec![own.tensor(&grad, step as u32)], LaneKind::best()).expect("a step");
+    }
+    for (i, (before, after)) in before.into_iter().zip(own.param).enumerate() {
+        assert_eq!(before.to_bits() == after.to_bits(), i % 3 == 0 || i >= 700, "element {i}");
+    }
+}
+
+#[test]
+fn another_key_draws_other_lots() {
+    let states = [1, 1, 2].map(|key| {
+        let mut numbers = Numbers(5);
+        let mut own = Own::new(8, 256, &mut numbers);
+        let grad = numbers.take(2048);
+        ADAMW.step(vec![own.tensor(&grad, key)], LaneKind::best()).expect("a step");
+        own.variance
+    });
+    assert_eq!(states[0], states[1]);
+    assert_ne!(states[0], states[2]);
+}
+
+#[test]
+fn parts_that_do_not_belong_together_are_refused_and_nothing_is_written() {
+    let mut numbers = Numbers(6);
+    let mut good = Own::new(4, 64, &mut numbers);
+    let before = good.clone();
+    let grad = numbers.take(256);
+    let refused = |mut own: Own, grad: &[f32], good: &mut Own, whole: &[f32]| {
+        let tensors = vec![good.tensor(whole, 0), own.tensor(grad, 0)];
+        ADAMW.step(tensors, LaneKind::best()).expect_err("it is refused")
+    };
+    let wrong = |what, expected, actual| OptimError::WrongLength { tensor: 1, what, expected, actual };
+    assert_eq!(refused(before.clone(), &grad[1..], &mut good, &grad), wrong("the gradient", 256, 255));
+    let own = Own { momentum: vec![0; 257], ..before.clone() };
+    assert_eq!(refused(own, &grad, &mut good, &grad), wrong("the first moment", 256, 257));
+    let own = Own { variance: Vec::new(), ..before.clone() };
+    assert_eq!(refused(own, &grad, &mut good, &grad), wrong("the second moment", 256, 0));
+    let own = Own { momentum_scales: vec![0.0; 5], ..before.clone() };
+    assert_eq!(refused(own, &grad, &mut good, &grad), wrong("the scales of the first moment", 4, 5));
+    let own = Own { variance_scales: vec![0.0; 3], ..before.clone() };
+    assert_eq!(refused(own, &grad, &mut good, &grad), wrong("the scales of the second moment", 4, 3));
+    let own = Own { row_len: 100, ..before.clone() };
+    let error = OptimError::NoRows { tensor: 1, numel: 256, row_len: 100 };
+    assert_eq!(refused(own, &grad, &mut good, &grad), error);
+    assert_eq!(AdamW { step: 0, ..ADAMW }.step(vec![good.tensor(&grad, 0)], LaneKind::best()), Err(OptimError::NoStep));
+    assert_eq!(good, before);
+}
