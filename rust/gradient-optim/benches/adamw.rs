@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use gradient_optim::{AdamW, AdamWTensor, Blocks, LaneKind};
+use gradient_optim::{AdamW, Blocks, Codes, LaneKind, Tensor};
 
 const ROW_LEN: usize = 4096;
 const NUM_SAMPLES: usize = 15;
@@ -40,13 +40,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     step,
                     is_stochastic,
                 };
-                let tensor = AdamWTensor {
+                let tensor = Tensor {
                     param: &mut param,
                     grad: &grad,
-                    momentum: &mut momentum,
-                    momentum_scales: &mut momentum_scales,
-                    variance: &mut variance,
-                    variance_scales: &mut variance_scales,
+                    momentum: Codes { codes: &mut momentum, scales: &mut momentum_scales },
+                    variance: Codes { codes: &mut variance, scales: &mut variance_scales },
                     row_len: ROW_LEN,
                     key: step as u32,
                 };

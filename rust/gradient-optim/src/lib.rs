@@ -1,16 +1,26 @@
 //! Optimizer steps on state that stays in eight bits: read, decoded, updated, coded and written in one pass.
 //!
-//! | part          | what it does                                                       |
-//! |---------------|--------------------------------------------------------------------|
-//! | [`AdamW`]     | one step of Adam or AdamW on many tensors                           |
+//! | part                          | what it does                                                        |
+//! |-------------------------------|---------------------------------------------------------------------|
+//! | [`AdamW`], [`Sgd`], [`Lion`]  | what a step computes, one file each                                  |
+//! | [`Tensor`]                    | a parameter, its gradient and its state                              |
+//! | `pass`                        | the one pass over all of them, block by block and in parallel        |
 //!
 //! The numbers are those of `gradient_codec::quantize`: the same bits on every processor and for any number of threads.
+//! An update is made of the moments in full precision; what rounding makes of them is first seen by the next step.
 #![forbid(unsafe_code)]
 
 mod adamw;
 mod error;
+mod lion;
+mod pass;
+mod sgd;
+mod tensor;
 
-pub use adamw::{AdamW, AdamWTensor};
+pub use adamw::AdamW;
 pub use error::OptimError;
 pub use gradient_codec::quantize::Blocks;
 pub use gradient_codec::quantize::lanes::LaneKind;
+pub use lion::Lion;
+pub use sgd::Sgd;
+pub use tensor::{Codes, Tensor};

@@ -1,7 +1,11 @@
 //! Steps of Adam and AdamW: the same bits everywhere, and close to what full precision does.
 #![expect(clippy::cast_precision_loss, reason = "small numbers")]
 
-use gradient_optim::{AdamW, AdamWTensor, Blocks, LaneKind, OptimError};
+mod support;
+
+use gradient_optim::{AdamW, LaneKind, OptimError};
+
+use support::{Numbers, Own, same_everywhere};
 
 const ADAMW: AdamW = AdamW {
     lr: 1e-3,
@@ -15,95 +19,14 @@ const ADAMW: AdamW = AdamW {
     is_stochastic: true,
 };
 
-/// Rows and their length: whole blocks, many tiles, short ends, rows that are shorter than a block.
-const SHAPES: [(usize, usize); 7] = [(4, 128), (70, 4096), (33, 100), (3, 70_001), (1000, 9), (1, 5), (300, 64)];
-
-/// A parameter and its state.
-#[derive(Clone, Debug, PartialEq)]
-struct Own {
-    row_len: usize,
-    param: Vec<f32>,
-    momentum: Vec<i8>,
-    momentum_scales: Vec<f32>,
-    variance: Vec<u8>,
-    variance_scales: Vec<f32>,
-}
-
-impl Own {
-    fn new(rows: usize, row_len: usize, numbers: &mut Numbers) -> Self {
-        let numel = rows * row_len;
-        let num_scales = Blocks::new(numel, row_len).expect("whole rows").num();
-        Self {
-            row_len,
-            param: numbers.take(numel),
-            momentum: vec![0; numel],
-            momentum_scales: vec![0.0; num_scales],
-            variance: vec![0; numel],
-            variance_scales: vec![0.0; num_scales],
-        }
-    }
-
-    fn tensor<'a>(&'a mut self, grad: &'a [f32], key: u32) -> AdamWTensor<'a> {
-        AdamWTensor {
-            param: &mut self.param,
-            grad,
-            momentum: &mut self.momentum,
-            momentum_scales: &mut self.momentum_scales,
-            variance: &mut self.variance,
-            variance_scales: &mut self.variance_scales,
-            row_len: self.row_len,
-            key,
-        }
-    }
-}
-
-/// Numbers without a pattern, the same ones in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn uniform(&mut self) -> f32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f32 / (1 << 24) as f32
-    }
-
-    /// One of a bell-shaped distribution, of standard deviation 1.
-    fn bell(&mut self) -> f32 {
-        (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0
-    }
-
-    /// Numbers of many magnitudes and both signs.
-    fn take(&mut self, num: usize) -> Vec<f32> {
-        std::iter::repeat_with(|| self.bell() * 10_f32.powf(-4.0 * self.uniform())).take(num).collect()
-    }
-}
-
-/// Three steps on tensors of all shapes.
-fn three_steps(adamw: AdamW, kind: LaneKind, threads: usize) -> Vec<Own> {
-    let mut numbers = Numbers(1);
-    let mut all: Vec<Own> = SHAPES.iter().map(|(rows, row_len)| Own::new(*rows, *row_len, &mut numbers)).collect();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-    for step in 1..=3 {
-        let grads: Vec<Vec<f32>> = all.iter().map(|own| numbers.take(own.param.len())).collect();
-        let tensors = all.iter_mut().zip(&grads).zip(0..);
-        let tensors = tensors.map(|((own, grad), number)| own.tensor(grad, 1000 * step + number)).collect();
-        let adamw = AdamW { step: step.into(), ..adamw };
-        pool.install(|| adamw.step(tensors, kind)).expect("all is as long as it should be");
-    }
-    all
-}
-
 #[test]
 fn a_step_has_the_same_bits_on_every_processor_and_for_any_number_of_threads() {
     for is_decoupled in [true, false] {
         for is_stochastic in [true, false] {
             let adamw = AdamW { is_decoupled, is_stochastic, ..ADAMW };
-            let plain = three_steps(adamw, LaneKind::Plain, 1);
-            assert!(plain.iter().all(|own| own.param.iter().all(|value| value.is_finite())));
-            for kind in LaneKind::ALL.into_iter().filter(|kind| kind.is_available()) {
-                for threads in [1, 2, 8] {
-                    assert!(three_steps(adamw, kind, threads) == plain, "{kind:?}, {threads} threads, {adamw:?}");
-                }
-            }
+            same_everywhere(true, 3, |number, tensors, kind| {
+                AdamW { step: number.into(), ..adamw }.step(tensors, kind)
+            });
         }
     }
 }
@@ -118,7 +41,7 @@ struct Exact {
 impl Exact {
     /// Does a step; returns what is taken from the parameter, the decay of AdamW not counted.
     fn step(&mut self, adamw: &AdamW, param: f64, grad: f64) -> f64 {
-        let mut grad = grad * f64::from(adamw.grad_factor);
+        let mut grad = grad * adamw.grad_factor;
         if !adamw.is_decoupled {
             grad += adamw.weight_decay * param;
         }
@@ -138,7 +61,7 @@ fn the_first_step_is_that_of_full_precision() {
         let mut numbers = Numbers(2);
         let mut own = Own::new(16, 200, &mut numbers);
         let (before, grad) = (own.param.clone(), numbers.take(3200));
-        adamw.step(vec![own.tensor(&grad, 1)], LaneKind::best()).expect("a step");
+        adamw.step(vec![own.tensor(&grad, 1, true)], LaneKind::best()).expect("a step");
         for ((before, grad), after) in before.into_iter().zip(grad).zip(own.param) {
             let before = f64::from(before);
             let update = Exact::default().step(&adamw, before, f64::from(grad));
@@ -164,7 +87,7 @@ fn update_error(beta2: f64, is_stochastic: bool, sigma: f32, num_steps: u32, fal
         let grad: Vec<f32> = sizes.iter().zip(factors).map(|(size, factor)| size * factor * numbers.bell()).collect();
         own.param.fill(0.0);
         let adamw = AdamW { beta2, is_stochastic, weight_decay: 0.0, step: step.into(), ..ADAMW };
-        adamw.step(vec![own.tensor(&grad, step)], LaneKind::best()).expect("a step");
+        adamw.step(vec![own.tensor(&grad, step, true)], LaneKind::best()).expect("a step");
         for ((exact, grad), after) in exact.iter_mut().zip(grad).zip(&own.param) {
             let update = exact.step(&adamw, 0.0, f64::from(grad));
             if step + 100 > num_steps {
@@ -204,7 +127,7 @@ fn what_has_never_had_a_gradient_is_not_moved() {
         grad.iter_mut().step_by(3).for_each(|grad| *grad = 0.0);
         grad[700..].fill(0.0);
         let adamw = AdamW { step, ..adamw };
-        adamw.step(vec![own.tensor(&grad, step as u32)], LaneKind::best()).expect("a step");
+        adamw.step(vec![own.tensor(&grad, step as u32, true)], LaneKind::best()).expect("a step");
     }
     for (i, (before, after)) in before.into_iter().zip(own.param).enumerate() {
         assert_eq!(before.to_bits() == after.to_bits(), i % 3 == 0 || i >= 700, "element {i}");
@@ -217,7 +140,7 @@ fn another_key_draws_other_lots() {
         let mut numbers = Numbers(5);
         let mut own = Own::new(8, 256, &mut numbers);
         let grad = numbers.take(2048);
-        ADAMW.step(vec![own.tensor(&grad, key)], LaneKind::best()).expect("a step");
+        ADAMW.step(vec![own.tensor(&grad, key, true)], LaneKind::best()).expect("a step");
         own.variance
     });
     assert_eq!(states[0], states[1]);
@@ -231,7 +154,7 @@ fn parts_that_do_not_belong_together_are_refused_and_nothing_is_written() {
     let before = good.clone();
     let grad = numbers.take(256);
     let refused = |mut own: Own, grad: &[f32], good: &mut Own, whole: &[f32]| {
-        let tensors = vec![good.tensor(whole, 0), own.tensor(grad, 0)];
+        let tensors = vec![good.tensor(whole, 0, true), own.tensor(grad, 0, true)];
         ADAMW.step(tensors, LaneKind::best()).expect_err("it is refused")
     };
     let wrong = |what, expected, actual| OptimError::WrongLength { tensor: 1, what, expected, actual };
@@ -247,6 +170,9 @@ fn parts_that_do_not_belong_together_are_refused_and_nothing_is_written() {
     let own = Own { row_len: 100, ..before.clone() };
     let error = OptimError::NoRows { tensor: 1, numel: 256, row_len: 100 };
     assert_eq!(refused(own, &grad, &mut good, &grad), error);
-    assert_eq!(AdamW { step: 0, ..ADAMW }.step(vec![good.tensor(&grad, 0)], LaneKind::best()), Err(OptimError::NoStep));
+    assert_eq!(
+        AdamW { step: 0, ..ADAMW }.step(vec![good.tensor(&grad, 0, true)], LaneKind::best()),
+        Err(OptimError::NoStep)
+    );
     assert_eq!(good, before);
 }

@@ -73,9 +73,9 @@ pub trait Lanes: Copy + Send + Sync {
     fn down_where_less(self, a: Self::Floats, b: Self::Floats, floats: Self::Floats) -> Self::Floats;
     /// `floats` where `a` is larger than zero, else zero.
     fn where_positive(self, a: Self::Floats, floats: Self::Floats) -> Self::Floats;
-    /// The one of two whose absolute value is larger, without its sign; a NaN if there is one.
-    fn larger_abs(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    /// The largest of absolute values; a NaN if there is one.
+    /// The larger of two that are not negative; a NaN if there is one.
+    fn larger(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// The largest of what is not negative; a NaN if there is one.
     fn largest(self, a: Self::Floats) -> f32;
 
     /// The square root of what is not negative, to about a thousandth.

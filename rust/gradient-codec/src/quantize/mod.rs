@@ -48,8 +48,14 @@ pub fn groups_mut<T>(block: &mut [T; BLOCK]) -> &mut [[T; LANES]; GROUPS] {
     groups.try_into().unwrap_or_else(|_| unreachable!("a block has so many"))
 }
 
-/// Returns the largest absolute value of a block; a NaN if there is one.
+/// Takes the signs off a block.
+#[inline(always)]
+fn magnitudes<L: lanes::Lanes>(lanes: L, [a, b, c, d]: [L::Floats; GROUPS]) -> [L::Floats; GROUPS] {
+    [lanes.abs(a), lanes.abs(b), lanes.abs(c), lanes.abs(d)]
+}
+
+/// Returns the largest number of a block of which none is negative; a NaN if there is one.
 #[inline(always)]
 fn largest_of<L: lanes::Lanes>(lanes: L, [a, b, c, d]: [L::Floats; GROUPS]) -> f32 {
-    lanes.largest(lanes.larger_abs(lanes.larger_abs(a, b), lanes.larger_abs(c, d)))
+    lanes.largest(lanes.larger(lanes.larger(a, b), lanes.larger(c, d)))
 }

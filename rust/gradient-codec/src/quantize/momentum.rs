@@ -5,7 +5,7 @@
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
 use super::lanes::Lanes;
-use super::{GROUPS, LANES, largest_of};
+use super::{GROUPS, LANES, largest_of, magnitudes};
 
 /// The largest code, squared.
 const FULL: f32 = 127.0 * 127.0;
@@ -22,11 +22,12 @@ pub fn decode<L: Lanes>(lanes: L, codes: &[i8; LANES]) -> L::Floats {
 /// Codes a block; returns its scale.
 #[inline(always)]
 pub fn encode<L: Lanes>(lanes: L, values: [L::Floats; GROUPS], codes: &mut [[i8; LANES]; GROUPS]) -> f32 {
-    let largest = largest_of(lanes, values);
+    let magnitudes = magnitudes(lanes, values);
+    let largest = largest_of(lanes, magnitudes);
     let scale = if largest < SCALE_MIN { SCALE_MIN } else { largest };
     let factor = lanes.splat(FULL / scale);
-    for (value, codes) in values.into_iter().zip(codes) {
-        let square = lanes.mul(lanes.abs(value), factor);
+    for ((value, magnitude), codes) in values.into_iter().zip(magnitudes).zip(codes) {
+        let square = lanes.mul(magnitude, factor);
         // The nearest root or one less, so that one is added; at the edge between two codes the smaller one.
         let root = lanes.round(lanes.sub(lanes.guess_root(square), lanes.splat(0.25)));
         let edge = lanes.mul_add(root, root, lanes.add(root, lanes.splat(0.25)));

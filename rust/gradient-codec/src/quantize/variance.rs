@@ -10,7 +10,7 @@
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
 use super::lanes::Lanes;
-use super::{GROUPS, LANES, largest_of};
+use super::{GROUPS, LANES, largest_of, magnitudes};
 
 /// The largest code to the fourth power.
 const FULL: f32 = 255.0 * 255.0 * 255.0 * 255.0;
@@ -46,6 +46,8 @@ pub fn encode<L: Lanes>(
     block: u64,
     codes: &mut [[u8; LANES]; GROUPS],
 ) -> f32 {
+    // A NaN may have a sign too.
+    let values = magnitudes(lanes, values);
     let largest = largest_of(lanes, values);
     let scale = if largest < SCALE_MIN { SCALE_MIN } else { largest };
     let factor = lanes.splat(FULL / scale);
@@ -62,12 +64,17 @@ pub fn encode<L: Lanes>(
             let square = lanes.mul(root, root);
             lanes.mul(square, square)
         };
-        // The root without its fraction, or one more, so that one is taken off.
-        let root = lanes.round(lanes.guess_fourth_root(fourth));
-        let root = lanes.down_where_less(fourth, fourth_of(root), root);
+        let guess = lanes.guess_fourth_root(fourth);
         let root = match rounding {
-            Rounding::Nearest => lanes.up_where_less(fourth_of(lanes.add(root, lanes.splat(0.5))), fourth, root),
+            Rounding::Nearest => {
+                // The nearest root or one less, so that one is added.
+                let root = lanes.round(lanes.sub(guess, lanes.splat(0.25)));
+                lanes.up_where_less(fourth_of(lanes.add(root, lanes.splat(0.5))), fourth, root)
+            }
             Rounding::Stochastic { .. } => {
+                // The root without its fraction or one more, so that one is taken off.
+                let root = lanes.round(guess);
+                let root = lanes.down_where_less(fourth, fourth_of(root), root);
                 // With t = 2 root + 1 the next fourth power is t (t^2 + 1) / 2 away; this is a 65,536th of it.
                 let t = lanes.mul_add(root, lanes.splat(2.0), lanes.splat(1.0));
                 let part = lanes.splat(1.0 / 131_072.0);

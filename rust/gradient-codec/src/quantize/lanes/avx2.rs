@@ -224,14 +224,14 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn larger_abs(self, a: Floats, b: Floats) -> Floats {
-        both(a, b, |a, b| cast(self.0.avx2._mm256_max_epi32(cast(self.abs_of(a)), cast(self.abs_of(b)))))
+    fn larger(self, a: Floats, b: Floats) -> Floats {
+        both(a, b, |a, b| cast(self.0.avx2._mm256_max_epi32(cast(a), cast(b))))
     }
 
     #[inline(always)]
     fn largest(self, a: Floats) -> f32 {
         let op = self.0.sse4_1;
-        let larger = self.0.avx2._mm256_max_epi32(cast(self.abs_of(a[0])), cast(self.abs_of(a[1])));
+        let larger = self.0.avx2._mm256_max_epi32(cast(a[0]), cast(a[1]));
         let [low, high]: [_; 2] = cast(larger);
         let four = op._mm_max_epi32(low, high);
         let two = op._mm_max_epi32(four, self.0.sse2._mm_shuffle_epi32::<0b11_10_11_10>(four));

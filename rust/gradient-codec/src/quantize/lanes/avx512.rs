@@ -148,13 +148,13 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn larger_abs(self, a: __m512, b: __m512) -> __m512 {
-        cast(self.0.avx512f._mm512_max_epi32(cast(self.abs(a)), cast(self.abs(b))))
+    fn larger(self, a: __m512, b: __m512) -> __m512 {
+        cast(self.0.avx512f._mm512_max_epi32(cast(a), cast(b)))
     }
 
     #[inline(always)]
     fn largest(self, a: __m512) -> f32 {
-        f32::from_bits(self.0.avx512f._mm512_reduce_max_epi32(cast(self.abs(a))).cast_unsigned())
+        f32::from_bits(self.0.avx512f._mm512_reduce_max_epi32(cast(a)).cast_unsigned())
     }
 
     #[inline(always)]

@@ -110,13 +110,14 @@ impl Lanes for Plain {
         zip(a, floats, |a, float| if a > 0.0 { float } else { 0.0 })
     }
 
-    fn larger_abs(self, a: Floats, b: Floats) -> Floats {
+    fn larger(self, a: Floats, b: Floats) -> Floats {
         // As numbers, the bits of floats without a sign are in the order of the floats, NaNs last.
-        zip(a, b, |a, b| f32::from_bits(a.abs().to_bits().max(b.abs().to_bits())))
+        zip(a, b, |a, b| f32::from_bits(a.to_bits().cast_signed().max(b.to_bits().cast_signed()).cast_unsigned()))
     }
 
     fn largest(self, a: Floats) -> f32 {
-        f32::from_bits(a.into_iter().map(|float| float.abs().to_bits()).max().unwrap_or(0))
+        let largest = a.into_iter().map(|float| float.to_bits().cast_signed()).max();
+        f32::from_bits(largest.unwrap_or(0).cast_unsigned())
     }
 
     fn guess_root(self, a: Floats) -> Floats {

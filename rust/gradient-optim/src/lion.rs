@@ -1,0 +1,110 @@
+//! Lion (Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023).
+//!
+//! With m the momentum as it was coded, g the gradient,
+//!
+//! ```text
+//! g = factor g
+//! p = p (1 - lr weight_decay) - lr sign(beta1 m + (1 - beta1) g)
+//! m = beta2 m + (1 - beta2) g
+//! ```
+#![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
+
+use gradient_codec::quantize::lanes::{LaneKind, Lanes};
+use gradient_codec::quantize::variance::Rounding;
+
+use crate::pass::{self, Rule, Sixteen};
+use crate::{OptimError, Tensor};
+
+/// What a step of Lion is done with.
+#[derive(Clone, Copy, Debug)]
+pub struct Lion {
+    /// Learning rate.
+    pub lr: f64,
+    /// How much the momentum counts in the direction.
+    pub beta1: f64,
+    /// How much of the momentum stays.
+    pub beta2: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// What gradients are multiplied by first: 1, -1 to maximize, less to unscale or clip.
+    pub grad_factor: f64,
+}
+
+impl Lion {
+    /// Does a step on tensors, which have no second moments, in parallel on the threads of the rayon pool that calls.
+    ///
+    /// # Errors
+    /// [`OptimError::WrongLength`], [`OptimError::NoRows`]: a part of a tensor has another length than it needs; nothing
+    /// was written.
+    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind) -> Result<(), OptimError> {
+        let factors = Factors {
+            decay: (1.0 - self.lr * self.weight_decay) as f32,
+            beta1: self.beta1 as f32,
+            new1: (self.grad_factor * (1.0 - self.beta1)) as f32,
+            beta2: self.beta2 as f32,
+            new2: (self.grad_factor * (1.0 - self.beta2)) as f32,
+            step: self.lr as f32,
+        };
+        pass::step(Step(factors), tensors, kind)
+    }
+}
+
+/// What is the same for all elements of a step.
+#[derive(Clone, Copy)]
+struct Factors {
+    decay: f32,
+    beta1: f32,
+    new1: f32,
+    beta2: f32,
+    new2: f32,
+    step: f32,
+}
+
+/// The same in registers.
+#[derive(Clone, Copy)]
+struct Registers<F> {
+    decay: F,
+    beta1: F,
+    new1: F,
+    beta2: F,
+    new2: F,
+    step: F,
+}
+
+#[derive(Clone, Copy)]
+struct Step(Factors);
+
+impl Rule for Step {
+    const HAS_VARIANCE: bool = false;
+    type Registers<L: Lanes> = Registers<L::Floats>;
+
+    #[inline(always)]
+    fn load<L: Lanes>(self, lanes: L) -> Registers<L::Floats> {
+        let Self(factors) = self;
+        Registers {
+            decay: lanes.splat(factors.decay),
+            beta1: lanes.splat(factors.beta1),
+            new1: lanes.splat(factors.new1),
+            beta2: lanes.splat(factors.beta2),
+            new2: lanes.splat(factors.new2),
+            step: lanes.splat(factors.step),
+        }
+    }
+
+    #[inline(always)]
+    fn update<L: Lanes>(lanes: L, with: Registers<L::Floats>, of: Sixteen<L>) -> [L::Floats; 3] {
+        let kept = lanes.mul(of.momentum, of.momentum_scale);
+        let direction = lanes.mul_add(kept, with.beta1, lanes.mul(of.grad, with.new1));
+        let one = lanes.with_sign(lanes.splat(1.0), direction);
+        let sign = lanes.where_positive(lanes.abs(direction), one);
+        // What is no number has no sign, and has to be seen: all else is nothing less itself.
+        let sign = lanes.add(sign, lanes.sub(direction, direction));
+        let m = lanes.mul_add(kept, with.beta2, lanes.mul(of.grad, with.new2));
+        [lanes.mul_from(sign, with.step, lanes.mul(of.param, with.decay)), m, of.variance]
+    }
+
+    #[inline(always)]
+    fn rounding(self, _key: u32) -> Rounding {
+        Rounding::Nearest
+    }
+}

@@ -1,0 +1,116 @@
+//! SGD with momentum.
+//!
+//! With m the momentum as it was coded, g the gradient,
+//!
+//! ```text
+//! g = factor g + weight_decay p
+//! m = momentum m + (1 - dampening) g                 m = g, in the first step
+//! p = p - lr m                                       p = p - lr (g + momentum m), for Nesterov
+//! ```
+#![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
+
+use gradient_codec::quantize::lanes::{LaneKind, Lanes};
+use gradient_codec::quantize::variance::Rounding;
+
+use crate::pass::{self, Rule, Sixteen};
+use crate::{OptimError, Tensor};
+
+/// What a step of SGD with momentum is done with.
+#[derive(Clone, Copy, Debug)]
+pub struct Sgd {
+    /// Learning rate.
+    pub lr: f64,
+    /// How much of the momentum stays.
+    pub momentum: f64,
+    /// How much of the gradient does not come to the momentum.
+    pub dampening: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Looks a step ahead.
+    pub is_nesterov: bool,
+    /// What gradients are multiplied by first: 1, -1 to maximize, less to unscale or clip.
+    pub grad_factor: f64,
+    /// There is no momentum yet: it becomes the gradient, whatever the dampening.
+    pub is_first: bool,
+}
+
+impl Sgd {
+    /// Does a step on tensors, which have no second moments, in parallel on the threads of the rayon pool that calls.
+    ///
+    /// # Errors
+    /// [`OptimError::WrongLength`], [`OptimError::NoRows`]: a part of a tensor has another length than it needs; nothing
+    /// was written.
+    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind) -> Result<(), OptimError> {
+        let factors = Factors {
+            grad: self.grad_factor as f32,
+            decay: self.weight_decay as f32,
+            kept: if self.is_first { 0.0 } else { self.momentum as f32 },
+            new: if self.is_first { 1.0 } else { (1.0 - self.dampening) as f32 },
+            ahead: self.momentum as f32,
+            step: self.lr as f32,
+        };
+        if self.is_nesterov {
+            pass::step(Step::<true>(factors), tensors, kind)
+        } else {
+            pass::step(Step::<false>(factors), tensors, kind)
+        }
+    }
+}
+
+/// What is the same for all elements of a step.
+#[derive(Clone, Copy)]
+struct Factors {
+    grad: f32,
+    decay: f32,
+    kept: f32,
+    new: f32,
+    ahead: f32,
+    step: f32,
+}
+
+/// The same in registers.
+#[derive(Clone, Copy)]
+struct Registers<F> {
+    grad: F,
+    decay: F,
+    kept: F,
+    new: F,
+    ahead: F,
+    step: F,
+}
+
+/// A step, Nesterov's or not.
+#[derive(Clone, Copy)]
+struct Step<const NESTEROV: bool>(Factors);
+
+impl<const NESTEROV: bool> Rule for Step<NESTEROV> {
+    const HAS_VARIANCE: bool = false;
+    type Registers<L: Lanes> = Registers<L::Floats>;
+
+    #[inline(always)]
+    fn load<L: Lanes>(self, lanes: L) -> Registers<L::Floats> {
+        let Self(factors) = self;
+        Registers {
+            grad: lanes.splat(factors.grad),
+            decay: lanes.splat(factors.decay),
+            kept: lanes.splat(factors.kept),
+            new: lanes.splat(factors.new),
+            ahead: lanes.splat(factors.ahead),
+            step: lanes.splat(factors.step),
+        }
+    }
+
+    #[inline(always)]
+    fn update<L: Lanes>(lanes: L, with: Registers<L::Floats>, of: Sixteen<L>) -> [L::Floats; 3] {
+        let grad = lanes.mul_add(of.param, with.decay, lanes.mul(of.grad, with.grad));
+        let factor = lanes.mul(of.momentum_scale, with.kept);
+        let m = lanes.mul_add(of.momentum, factor, lanes.mul(grad, with.new));
+        let direction = if NESTEROV { lanes.mul_add(m, with.ahead, grad) } else { m };
+        [lanes.mul_from(direction, with.step, of.param), m, of.variance]
+    }
+
+    #[inline(always)]
+    fn rounding(self, _key: u32) -> Rounding {
+        Rounding::Nearest
+    }
+}
