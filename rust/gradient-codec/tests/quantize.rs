@@ -137,9 +137,8 @@ proptest! {
     #[test]
     fn any_block_is_coded_to_the_same_bits_on_all_lanes(values in any_bits(), key: u32, block: u64) {
         through_momentum(&values);
-        through_variance(&values, Rounding::Nearest, 0);
-        through_variance(&values, Rounding::Stochastic { key }, block);
-        let positive = values.map(f32::abs);
+        // What processors make of nothing is a NaN with a sign.
+        let positive = values.map(|value| if value.is_nan() { value } else { value.abs() });
         through_variance(&positive, Rounding::Nearest, 0);
         through_variance(&positive, Rounding::Stochastic { key }, block);
     }
@@ -221,10 +220,10 @@ proptest! {
 
 #[test]
 fn a_block_of_zeros_is_zeros() {
-    for zero in [0.0, -0.0] {
+    for zero in [0.0_f32, -0.0] {
         assert_eq!(through_momentum(&[zero; BLOCK]), ([0; BLOCK], 0.0, [0.0; BLOCK]));
         let rounding = Rounding::Stochastic { key: 1 };
-        assert_eq!(through_variance(&[zero; BLOCK], rounding, 7), ([0; BLOCK], 0.0, [0.0; BLOCK]));
+        assert_eq!(through_variance(&[zero.abs(); BLOCK], rounding, 7), ([0; BLOCK], 0.0, [0.0; BLOCK]));
     }
 }
 
@@ -241,7 +240,7 @@ fn what_is_too_small_to_matter_is_coded_without_harm() {
 
 #[test]
 fn what_is_no_number_makes_its_block_none() {
-    for bad in [f32::NAN, f32::INFINITY] {
+    for bad in [f32::NAN, -f32::NAN, f32::INFINITY] {
         let mut values = [1.0; BLOCK];
         values[17] = bad;
         let (_, scale, back) = through_momentum(&values);

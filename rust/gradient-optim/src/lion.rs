@@ -95,8 +95,8 @@ impl Rule for Step {
     fn update<L: Lanes>(lanes: L, with: Registers<L::Floats>, of: Sixteen<L>) -> [L::Floats; 3] {
         let kept = lanes.mul(of.momentum, of.momentum_scale);
         let direction = lanes.mul_add(kept, with.beta1, lanes.mul(of.grad, with.new1));
-        let one = lanes.with_sign(lanes.splat(1.0), direction);
-        let sign = lanes.where_positive(lanes.abs(direction), one);
+        let one = lanes.at_least_one_where_positive(lanes.abs(direction), lanes.splat(1.0));
+        let sign = lanes.with_sign(one, direction);
         // What is no number has no sign, and has to be seen: all else is nothing less itself.
         let sign = lanes.add(sign, lanes.sub(direction, direction));
         let m = lanes.mul_add(kept, with.beta2, lanes.mul(of.grad, with.new2));

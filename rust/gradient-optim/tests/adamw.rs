@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::collections::HashSet;
+
 use gradient_optim::{AdamW, LaneKind, OptimError};
 
 use support::{Numbers, Own, same_everywhere};
@@ -145,6 +147,21 @@ fn another_key_draws_other_lots() {
     });
     assert_eq!(states[0], states[1]);
     assert_ne!(states[0], states[2]);
+}
+
+#[test]
+fn every_block_draws_lots_of_its_own() {
+    // Several tiles, of whole blocks and of rows with short ends.
+    for (rows, row_len) in [(40, 4096), (1500, 100)] {
+        let mut numbers = Numbers(5);
+        let block = numbers.take(64);
+        let grad: Vec<f32> = (0..rows * row_len).map(|i| block[i % row_len % 64]).collect();
+        let mut own = Own::new(rows, row_len, &mut numbers);
+        ADAMW.step(vec![own.tensor(&grad, 1, true)], LaneKind::best()).expect("a step");
+        let whole: Vec<&[u8]> = own.variance.chunks(row_len).flat_map(|row| row.chunks_exact(64)).collect();
+        let distinct: HashSet<&[u8]> = whole.iter().copied().collect();
+        assert_eq!(distinct.len(), whole.len());
+    }
 }
 
 #[test]

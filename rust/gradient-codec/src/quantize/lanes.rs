@@ -65,21 +65,19 @@ pub trait Lanes: Copy + Send + Sync {
     fn with_sign(self, a: Self::Floats, sign: Self::Floats) -> Self::Floats;
     /// The nearest whole number.
     fn round(self, a: Self::Floats) -> Self::Floats;
-    /// The larger, `b` if `a` is a NaN.
-    fn at_least(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `floats + 1` where `a < b`.
     fn up_where_less(self, a: Self::Floats, b: Self::Floats, floats: Self::Floats) -> Self::Floats;
     /// `floats - 1` where `a < b`.
     fn down_where_less(self, a: Self::Floats, b: Self::Floats, floats: Self::Floats) -> Self::Floats;
-    /// `floats` where `a` is larger than zero, else zero.
-    fn where_positive(self, a: Self::Floats, floats: Self::Floats) -> Self::Floats;
-    /// The larger of two that are not negative; a NaN if there is one.
+    /// Where `a` is larger than zero, `floats`, but 1 at least, and 1 for a NaN; else zero.
+    fn at_least_one_where_positive(self, a: Self::Floats, floats: Self::Floats) -> Self::Floats;
+    /// The larger of two that have no sign, but for NaNs; a NaN if there is one.
     fn larger(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    /// The largest of what is not negative; a NaN if there is one.
+    /// The largest of what has no sign, but for NaNs; a NaN if there is one.
     fn largest(self, a: Self::Floats) -> f32;
 
-    /// The square root of what is not negative, to about a thousandth.
-    fn guess_root(self, a: Self::Floats) -> Self::Floats;
+    /// The square root of what is not negative, to about a thousandth, less a quarter.
+    fn guess_root_less_quarter(self, a: Self::Floats) -> Self::Floats;
     /// The fourth root of what is not negative, to about a thousandth.
     fn guess_fourth_root(self, a: Self::Floats) -> Self::Floats;
 

@@ -54,7 +54,7 @@ fn magnitudes<L: lanes::Lanes>(lanes: L, [a, b, c, d]: [L::Floats; GROUPS]) -> [
     [lanes.abs(a), lanes.abs(b), lanes.abs(c), lanes.abs(d)]
 }
 
-/// Returns the largest number of a block of which none is negative; a NaN if there is one.
+/// Returns the largest number of a block of which none has a sign; a NaN if there is one.
 #[inline(always)]
 fn largest_of<L: lanes::Lanes>(lanes: L, [a, b, c, d]: [L::Floats; GROUPS]) -> f32 {
     lanes.largest(lanes.larger(lanes.larger(a, b), lanes.larger(c, d)))

@@ -29,7 +29,7 @@ pub fn encode<L: Lanes>(lanes: L, values: [L::Floats; GROUPS], codes: &mut [[i8;
     for ((value, magnitude), codes) in values.into_iter().zip(magnitudes).zip(codes) {
         let square = lanes.mul(magnitude, factor);
         // The nearest root or one less, so that one is added; at the edge between two codes the smaller one.
-        let root = lanes.round(lanes.sub(lanes.guess_root(square), lanes.splat(0.25)));
+        let root = lanes.round(lanes.guess_root_less_quarter(square));
         let edge = lanes.mul_add(root, root, lanes.add(root, lanes.splat(0.25)));
         let root = lanes.up_where_less(edge, square, root);
         lanes.to_signed(codes, lanes.with_sign(root, value));

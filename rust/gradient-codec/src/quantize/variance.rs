@@ -10,7 +10,7 @@
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
 use super::lanes::Lanes;
-use super::{GROUPS, LANES, largest_of, magnitudes};
+use super::{GROUPS, LANES, largest_of};
 
 /// The largest code to the fourth power.
 const FULL: f32 = 255.0 * 255.0 * 255.0 * 255.0;
@@ -37,7 +37,7 @@ pub fn decode<L: Lanes>(lanes: L, codes: &[u8; LANES]) -> L::Floats {
     lanes.mul(square, square)
 }
 
-/// Codes block number `block` of a tensor; returns its scale.
+/// Codes block number `block` of a tensor, whose numbers have no sign, nor has zero; returns its scale.
 #[inline(always)]
 pub fn encode<L: Lanes>(
     lanes: L,
@@ -46,8 +46,6 @@ pub fn encode<L: Lanes>(
     block: u64,
     codes: &mut [[u8; LANES]; GROUPS],
 ) -> f32 {
-    // A NaN may have a sign too.
-    let values = magnitudes(lanes, values);
     let largest = largest_of(lanes, values);
     let scale = if largest < SCALE_MIN { SCALE_MIN } else { largest };
     let factor = lanes.splat(FULL / scale);
@@ -86,7 +84,7 @@ pub fn encode<L: Lanes>(
                 lanes.up_where_less(lot, rest, root)
             }
         };
-        lanes.to_unsigned(codes, lanes.where_positive(value, lanes.at_least(root, lanes.splat(1.0))));
+        lanes.to_unsigned(codes, lanes.at_least_one_where_positive(value, root));
     }
     if largest == 0.0 { 0.0 } else { scale }
 }

@@ -197,11 +197,6 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn at_least(self, a: Floats, b: Floats) -> Floats {
-        both(a, b, |a, b| self.0.avx._mm256_max_ps(a, b))
-    }
-
-    #[inline(always)]
     fn up_where_less(self, a: Floats, b: Floats, floats: Floats) -> Floats {
         let op = self.0.avx;
         all(a, b, floats, |a, b, floats| {
@@ -218,31 +213,38 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn where_positive(self, a: Floats, floats: Floats) -> Floats {
+    fn at_least_one_where_positive(self, a: Floats, floats: Floats) -> Floats {
         let op = self.0.avx;
-        both(a, floats, |a, floats| op._mm256_and_ps(op._mm256_cmp_ps::<_CMP_GT_OQ>(a, op._mm256_setzero_ps()), floats))
+        both(a, floats, |a, floats| {
+            let is_positive = op._mm256_cmp_ps::<_CMP_GT_OQ>(a, op._mm256_setzero_ps());
+            // Of a NaN and something the maximum is the second.
+            op._mm256_and_ps(is_positive, op._mm256_max_ps(floats, op._mm256_set1_ps(1.0)))
+        })
     }
 
     #[inline(always)]
     fn larger(self, a: Floats, b: Floats) -> Floats {
-        both(a, b, |a, b| cast(self.0.avx2._mm256_max_epi32(cast(a), cast(b))))
+        both(a, b, |a, b| cast(self.0.avx2._mm256_max_epu32(cast(a), cast(b))))
     }
 
     #[inline(always)]
     fn largest(self, a: Floats) -> f32 {
         let op = self.0.sse4_1;
-        let larger = self.0.avx2._mm256_max_epi32(cast(a[0]), cast(a[1]));
+        let larger = self.0.avx2._mm256_max_epu32(cast(a[0]), cast(a[1]));
         let [low, high]: [_; 2] = cast(larger);
-        let four = op._mm_max_epi32(low, high);
-        let two = op._mm_max_epi32(four, self.0.sse2._mm_shuffle_epi32::<0b11_10_11_10>(four));
-        let one = op._mm_max_epi32(two, self.0.sse2._mm_shuffle_epi32::<0b01_01_01_01>(two));
+        let four = op._mm_max_epu32(low, high);
+        let two = op._mm_max_epu32(four, self.0.sse2._mm_shuffle_epi32::<0b11_10_11_10>(four));
+        let one = op._mm_max_epu32(two, self.0.sse2._mm_shuffle_epi32::<0b01_01_01_01>(two));
         f32::from_bits(self.0.sse2._mm_cvtsi128_si32(one).cast_unsigned())
     }
 
     #[inline(always)]
-    fn guess_root(self, a: Floats) -> Floats {
+    fn guess_root_less_quarter(self, a: Floats) -> Floats {
         let op = self.0.avx;
-        each(a, |a| op._mm256_mul_ps(a, op._mm256_rsqrt_ps(op._mm256_max_ps(a, op._mm256_set1_ps(f32::MIN_POSITIVE)))))
+        each(a, |a| {
+            let reciprocal = op._mm256_rsqrt_ps(op._mm256_max_ps(a, op._mm256_set1_ps(f32::MIN_POSITIVE)));
+            self.0.fma._mm256_fmsub_ps(a, reciprocal, op._mm256_set1_ps(0.25))
+        })
     }
 
     #[inline(always)]

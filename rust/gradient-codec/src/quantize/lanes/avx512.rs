@@ -125,11 +125,6 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn at_least(self, a: __m512, b: __m512) -> __m512 {
-        self.0.avx512f._mm512_max_ps(a, b)
-    }
-
-    #[inline(always)]
     fn up_where_less(self, a: __m512, b: __m512, floats: __m512) -> __m512 {
         let op = self.0.avx512f;
         op._mm512_mask_add_ps(floats, op._mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), floats, self.splat(1.0))
@@ -142,26 +137,29 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn where_positive(self, a: __m512, floats: __m512) -> __m512 {
+    fn at_least_one_where_positive(self, a: __m512, floats: __m512) -> __m512 {
         let op = self.0.avx512f;
-        op._mm512_maskz_mov_ps(op._mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, self.splat(0.0)), floats)
+        let is_positive = op._mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, self.splat(0.0));
+        // Of a NaN and something the maximum is the second.
+        op._mm512_maskz_max_ps(is_positive, floats, self.splat(1.0))
     }
 
     #[inline(always)]
     fn larger(self, a: __m512, b: __m512) -> __m512 {
-        cast(self.0.avx512f._mm512_max_epi32(cast(a), cast(b)))
+        cast(self.0.avx512f._mm512_max_epu32(cast(a), cast(b)))
     }
 
     #[inline(always)]
     fn largest(self, a: __m512) -> f32 {
-        f32::from_bits(self.0.avx512f._mm512_reduce_max_epi32(cast(a)).cast_unsigned())
+        f32::from_bits(self.0.avx512f._mm512_reduce_max_epu32(cast(a)))
     }
 
     #[inline(always)]
-    fn guess_root(self, a: __m512) -> __m512 {
+    fn guess_root_less_quarter(self, a: __m512) -> __m512 {
         let op = self.0.avx512f;
-        // What is smaller than the smallest normal number has no reciprocal root to multiply by, and a root of zero.
-        op._mm512_mul_ps(a, op._mm512_rsqrt14_ps(op._mm512_max_ps(a, self.splat(f32::MIN_POSITIVE))))
+        // Zero has no reciprocal root to multiply by.
+        let reciprocal = op._mm512_rsqrt14_ps(op._mm512_max_ps(a, self.splat(f32::MIN_POSITIVE)));
+        op._mm512_fmsub_ps(a, reciprocal, self.splat(0.25))
     }
 
     #[inline(always)]

@@ -94,10 +94,6 @@ impl Lanes for Plain {
         a.map(f32::round_ties_even)
     }
 
-    fn at_least(self, a: Floats, b: Floats) -> Floats {
-        zip(a, b, |a, b| if a > b { a } else { b })
-    }
-
     fn up_where_less(self, a: Floats, b: Floats, floats: Floats) -> Floats {
         array::from_fn(|i| if a[i] < b[i] { floats[i] + 1.0 } else { floats[i] })
     }
@@ -106,22 +102,22 @@ impl Lanes for Plain {
         array::from_fn(|i| if a[i] < b[i] { floats[i] - 1.0 } else { floats[i] })
     }
 
-    fn where_positive(self, a: Floats, floats: Floats) -> Floats {
-        zip(a, floats, |a, float| if a > 0.0 { float } else { 0.0 })
+    fn at_least_one_where_positive(self, a: Floats, floats: Floats) -> Floats {
+        // Of a NaN and 1 it is 1.
+        zip(a, floats, |a, float| if a > 0.0 { float.max(1.0) } else { 0.0 })
     }
 
     fn larger(self, a: Floats, b: Floats) -> Floats {
-        // As numbers, the bits of floats without a sign are in the order of the floats, NaNs last.
-        zip(a, b, |a, b| f32::from_bits(a.to_bits().cast_signed().max(b.to_bits().cast_signed()).cast_unsigned()))
+        // As numbers, the bits of floats without a sign are in the order of the floats, and those of NaNs behind them.
+        zip(a, b, |a, b| f32::from_bits(a.to_bits().max(b.to_bits())))
     }
 
     fn largest(self, a: Floats) -> f32 {
-        let largest = a.into_iter().map(|float| float.to_bits().cast_signed()).max();
-        f32::from_bits(largest.unwrap_or(0).cast_unsigned())
+        f32::from_bits(a.into_iter().map(f32::to_bits).max().unwrap_or(0))
     }
 
-    fn guess_root(self, a: Floats) -> Floats {
-        a.map(f32::sqrt)
+    fn guess_root_less_quarter(self, a: Floats) -> Floats {
+        a.map(|a| a.sqrt() - 0.25)
     }
 
     fn guess_fourth_root(self, a: Floats) -> Floats {
