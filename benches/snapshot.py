@@ -83,12 +83,14 @@ class Commits:
             self._settle.pop()()
         os.sync()
 
-    def peer(self) -> Callable[[], object]:
+    def peer(self, *, over_last: bool = False) -> Callable[[], object]:
+        """Save to a new file, or over that of the last sample, as runs do that keep one."""
         self.settle()
         lab.put(self.model, self.optimizer, self.now)
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        path = self._root / "state.pt"
-        self._settle.append(path.unlink)
+        path = self._root / ("last.pt" if over_last else "state.pt")
+        if not over_last:
+            self._settle.append(path.unlink)
 
         def save() -> None:
             torch.save(state, path)
@@ -192,7 +194,10 @@ def commits(states: pathlib.Path) -> None:
     with folder() as root:
         made = Commits(states, root)
         raw = lab.raw_bytes(made.model, made.optimizer)
-        samples: dict[str, Sample] = {"torch.save + fsync": made.peer}
+        samples: dict[str, Sample] = {
+            "torch.save + fsync": made.peer,
+            "torch.save over the last + fsync": functools.partial(made.peer, over_last=True),
+        }
         samples |= {kind.name: functools.partial(made.ours, kind) for kind in KINDS}
         seconds = alternate(samples)
         made.settle()
