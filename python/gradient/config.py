@@ -9,12 +9,12 @@ from typing import Any
 
 from gradient._types import Compression, Deltas, ModelState, PathLike
 from gradient.errors import InvalidInputError
-from gradient.memory import check_limit
 
 _COMPRESSION = ("off", "auto", "aggressive")
 _DELTAS = ("off", "auto", "all")
 _MODEL_STATE = ("all", "trainable")
 _INTERVAL_MAX = (1 << 32) - 1
+_BYTES_MAX = (1 << 63) - 1
 
 _warned: set[str] = set()
 
@@ -78,8 +78,8 @@ class GradientConfig:
         self._choice("deltas", _DELTAS)
         check_interval("checkpoint_every", self.checkpoint_every)
         check_interval("reanchor_interval", self.reanchor_interval)
-        check_limit("staging_bytes_max", self.staging_bytes_max)
-        check_limit("max_restore_bytes", self.max_restore_bytes)
+        _check_whole("staging_bytes_max", self.staging_bytes_max, "number of bytes", 0, _BYTES_MAX)
+        _check_whole("max_restore_bytes", self.max_restore_bytes, "number of bytes", 0, _BYTES_MAX)
         if self.compression == "off" and self.deltas == "all":
             raise InvalidInputError(
                 'deltas="all" needs a compression: compression="off" stores every tensor as it is', code="bad-option"
@@ -129,9 +129,14 @@ def check_interval(name: str, value: object) -> None:
     Raises:
         InvalidInputError: It is anything else.
     """
+    _check_whole(name, value, "whole number", 1, _INTERVAL_MAX)
+
+
+def _check_whole(name: str, value: object, kind: str, least: int, most: int) -> None:
+    """Accept None or a number from `least` to `most`."""
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _INTERVAL_MAX:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidInputError(
-            f"{name} is a whole number from 1 to {_INTERVAL_MAX:,}, or None, not {value!r}", code="bad-option"
+            f"{name} is a {kind} from {least} to {most:,}, or None, not {value!r}", code="bad-option"
         )

@@ -18,7 +18,6 @@ from gradient.errors import InvalidInputError, StorageError
 SMALL = 1 << 20
 """So many bytes are always there."""
 
-_LIMIT_MAX = (1 << 63) - 1
 _SHORTAGE = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
 
 
@@ -122,20 +121,6 @@ def is_shortage(error: BaseException) -> bool:
     # On the CPU torch has no class for it.
     named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
     return isinstance(error, RuntimeError) and (named or any(words in str(error) for words in _SHORTAGE))
-
-
-def check_limit(name: str, value: object) -> None:
-    """Accept None or a number of bytes.
-
-    Raises:
-        InvalidInputError: It is anything else.
-    """
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LIMIT_MAX:
-        raise InvalidInputError(
-            f"{name} is a number of bytes from 0 to {_LIMIT_MAX:,}, or None, not {value!r}", code="bad-option"
-        )
 
 
 def _available_on_machine(root: pathlib.Path) -> int:

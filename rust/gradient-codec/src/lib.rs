@@ -10,6 +10,7 @@
 //! | [`patch`]            | the same, where a base lies already and little differs              |
 //! | [`codecs`]           | the table; one file a codec                                         |
 //! | [`encode_metadata`]  | one zstd frame, for blocks of trees and commits                     |
+//! | [`quantize`]         | the one part that is lossy, which nothing here calls                |
 //!
 //! What lies on disk is specified in `docs/format/pack.md`. No ids, no files here.
 #![deny(unsafe_code)]

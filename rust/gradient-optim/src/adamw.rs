@@ -59,7 +59,7 @@ impl AdamW {
     }
 
     /// Computes what is the same for all elements, in 64 bits, as torch does.
-    fn factors(&self) -> Factors {
+    fn factors(&self) -> Factors<f32> {
         #[expect(clippy::cast_precision_loss, reason = "nobody trains for 2^53 steps")]
         let step = self.step as f64;
         // Where nothing is added to the gradient, it is only ever seen times these.
@@ -79,25 +79,11 @@ impl AdamW {
     }
 }
 
-/// What is the same for all elements of a step.
+/// What is the same for all elements of a step, as numbers or in registers.
 #[derive(Clone, Copy)]
-struct Factors {
-    grad: f32,
-    /// What is left of a parameter (AdamW), or what of it is added to the gradient (Adam).
-    decay: f32,
-    beta1: f32,
-    new1: f32,
-    beta2: f32,
-    new2: f32,
-    root: f32,
-    eps: f32,
-    step: f32,
-}
-
-/// The same in registers.
-#[derive(Clone, Copy)]
-struct Registers<F> {
+struct Factors<F> {
     grad: F,
+    /// What is left of a parameter (AdamW), or what of it is added to the gradient (Adam).
     decay: F,
     beta1: F,
     new1: F,
@@ -110,16 +96,16 @@ struct Registers<F> {
 
 /// A step of AdamW, or of Adam.
 #[derive(Clone, Copy)]
-struct Step<const DECOUPLED: bool, const STOCHASTIC: bool>(Factors);
+struct Step<const DECOUPLED: bool, const STOCHASTIC: bool>(Factors<f32>);
 
 impl<const DECOUPLED: bool, const STOCHASTIC: bool> Rule for Step<DECOUPLED, STOCHASTIC> {
     const HAS_VARIANCE: bool = true;
-    type Registers<L: Lanes> = Registers<L::Floats>;
+    type Registers<L: Lanes> = Factors<L::Floats>;
 
     #[inline(always)]
-    fn load<L: Lanes>(self, lanes: L) -> Registers<L::Floats> {
+    fn load<L: Lanes>(self, lanes: L) -> Factors<L::Floats> {
         let Self(factors) = self;
-        Registers {
+        Factors {
             grad: lanes.splat(factors.grad),
             decay: lanes.splat(factors.decay),
             beta1: lanes.splat(factors.beta1),
@@ -133,7 +119,7 @@ impl<const DECOUPLED: bool, const STOCHASTIC: bool> Rule for Step<DECOUPLED, STO
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(lanes: L, with: Registers<L::Floats>, of: Sixteen<L>) -> [L::Floats; 3] {
+    fn update<L: Lanes>(lanes: L, with: Factors<L::Floats>, of: Sixteen<L>) -> [L::Floats; 3] {
         let (grad, before) = if DECOUPLED {
             (of.grad, lanes.mul(of.param, with.decay))
         } else {

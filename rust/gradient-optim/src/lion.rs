@@ -49,20 +49,9 @@ impl Lion {
     }
 }
 
-/// What is the same for all elements of a step.
+/// What is the same for all elements of a step, as numbers or in registers.
 #[derive(Clone, Copy)]
-struct Factors {
-    decay: f32,
-    beta1: f32,
-    new1: f32,
-    beta2: f32,
-    new2: f32,
-    step: f32,
-}
-
-/// The same in registers.
-#[derive(Clone, Copy)]
-struct Registers<F> {
+struct Factors<F> {
     decay: F,
     beta1: F,
     new1: F,
@@ -72,16 +61,16 @@ struct Registers<F> {
 }
 
 #[derive(Clone, Copy)]
-struct Step(Factors);
+struct Step(Factors<f32>);
 
 impl Rule for Step {
     const HAS_VARIANCE: bool = false;
-    type Registers<L: Lanes> = Registers<L::Floats>;
+    type Registers<L: Lanes> = Factors<L::Floats>;
 
     #[inline(always)]
-    fn load<L: Lanes>(self, lanes: L) -> Registers<L::Floats> {
+    fn load<L: Lanes>(self, lanes: L) -> Factors<L::Floats> {
         let Self(factors) = self;
-        Registers {
+        Factors {
             decay: lanes.splat(factors.decay),
             beta1: lanes.splat(factors.beta1),
             new1: lanes.splat(factors.new1),
@@ -92,7 +81,7 @@ impl Rule for Step {
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(lanes: L, with: Registers<L::Floats>, of: Sixteen<L>) -> [L::Floats; 3] {
+    fn update<L: Lanes>(lanes: L, with: Factors<L::Floats>, of: Sixteen<L>) -> [L::Floats; 3] {
         let kept = lanes.mul(of.momentum, of.momentum_scale);
         let direction = lanes.mul_add(kept, with.beta1, lanes.mul(of.grad, with.new1));
         let one = lanes.at_least_one_where_positive(lanes.abs(direction), lanes.splat(1.0));

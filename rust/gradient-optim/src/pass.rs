@@ -64,52 +64,52 @@ impl<R: Rule> OnLanes for OnTile<'_, R> {
         let Self(rule, Tile { param, grad, momentum, variance, part, key }) = self;
         let pass = Pass::<L, R> { lanes, with: rule.load(lanes), rounding: rule.rounding(key) };
         let mut number = part.number();
+        // What stands for second moments where there are none.
+        let (mut no_codes, mut no_scale) = ([0; BLOCK], 0.0);
+        let Codes { codes: variances, scales: variance_scales } = variance;
+        let momenta = momentum.codes;
+        let mut variance_scales = variance_scales.iter_mut();
         if part.are_whole() {
             let params = param.as_chunks_mut::<BLOCK>().0.iter_mut().zip(grad.as_chunks::<BLOCK>().0);
-            let momenta = momentum.codes.as_chunks_mut::<BLOCK>().0.iter_mut().zip(momentum.scales);
-            if R::HAS_VARIANCE {
-                let variances = variance.codes.as_chunks_mut::<BLOCK>().0.iter_mut().zip(variance.scales);
-                for (((param, grad), (momentum, momentum_scale)), (variance, variance_scale)) in
-                    params.zip(momenta).zip(variances)
-                {
+            let momenta = momenta.as_chunks_mut::<BLOCK>().0.iter_mut().zip(momentum.scales);
+            let mut variances = variances.as_chunks_mut::<BLOCK>().0.iter_mut();
+            for ((param, grad), (momentum, momentum_scale)) in params.zip(momenta) {
+                for line in 0..GROUPS {
+                    lanes.prefetch(param, 4 * (AHEAD + LANES * line));
+                    lanes.prefetch(grad, 4 * (AHEAD + LANES * line));
+                }
+                lanes.prefetch(momentum, AHEAD);
+                let variance = variances.next().unwrap_or(&mut no_codes);
+                if R::HAS_VARIANCE {
                     lanes.prefetch(variance, AHEAD);
-                    pass.block(param, grad, momentum, momentum_scale, variance, variance_scale, number);
-                    number += 1;
                 }
-            } else {
-                for ((param, grad), (momentum, momentum_scale)) in params.zip(momenta) {
-                    pass.block(param, grad, momentum, momentum_scale, &mut [0; BLOCK], &mut 0.0, number);
-                }
+                let variance_scale = variance_scales.next().unwrap_or(&mut no_scale);
+                pass.block(param, grad, momentum, momentum_scale, variance, variance_scale, number);
+                number += 1;
             }
             return;
         }
-        let (mut no_codes, mut no_scale) = ([0; BLOCK], 0.0);
-        let Codes { codes: variances, scales: variance_scales } = variance;
-        for (index, range) in part.ranges().enumerate() {
+        for (range, momentum_scale) in part.ranges().zip(momentum.scales) {
             // What is not there is zero and stays so.
             let len = range.len();
             let mut own_param = padded(&param[range.clone()]);
             let own_grad = padded(&grad[range.clone()]);
-            let mut own_momentum = padded(&momentum.codes[range.clone()]);
-            let variance_scale = variance_scales.get_mut(index).unwrap_or(&mut no_scale);
-            if R::HAS_VARIANCE {
-                no_codes = padded(&variances[range.clone()]);
-            }
-            let momentum_scale = &mut momentum.scales[index];
+            let mut own_momentum = padded(&momenta[range.clone()]);
+            let of_variance = if R::HAS_VARIANCE { range.clone() } else { 0..0 };
+            let mut own_variance = padded(&variances[of_variance.clone()]);
             pass.block(
                 &mut own_param,
                 &own_grad,
                 &mut own_momentum,
                 momentum_scale,
-                &mut no_codes,
-                variance_scale,
+                &mut own_variance,
+                variance_scales.next().unwrap_or(&mut no_scale),
                 number,
             );
             param[range.clone()].copy_from_slice(&own_param[..len]);
-            momentum.codes[range.clone()].copy_from_slice(&own_momentum[..len]);
-            if R::HAS_VARIANCE {
-                variances[range].copy_from_slice(&no_codes[..len]);
-            }
+            momenta[range].copy_from_slice(&own_momentum[..len]);
+            let own_variance = &own_variance[..of_variance.len()];
+            variances[of_variance].copy_from_slice(own_variance);
             number += 1;
         }
     }
@@ -144,11 +144,6 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
         number: u64,
     ) {
         let lanes = self.lanes;
-        for line in 0..GROUPS {
-            lanes.prefetch(param, 4 * (AHEAD + LANES * line));
-            lanes.prefetch(grad, 4 * (AHEAD + LANES * line));
-        }
-        lanes.prefetch(momentum_codes, AHEAD);
         let (param, grad) = (groups_mut(param), groups(grad));
         let (momentum_codes, variance_codes) = (groups_mut(momentum_codes), groups_mut(variance_codes));
         let zero = lanes.splat(0.0);

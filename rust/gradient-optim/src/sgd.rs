@@ -57,20 +57,9 @@ impl Sgd {
     }
 }
 
-/// What is the same for all elements of a step.
+/// What is the same for all elements of a step, as numbers or in registers.
 #[derive(Clone, Copy)]
-struct Factors {
-    grad: f32,
-    decay: f32,
-    kept: f32,
-    new: f32,
-    ahead: f32,
-    step: f32,
-}
-
-/// The same in registers.
-#[derive(Clone, Copy)]
-struct Registers<F> {
+struct Factors<F> {
     grad: F,
     decay: F,
     kept: F,
@@ -81,16 +70,16 @@ struct Registers<F> {
 
 /// A step, Nesterov's or not.
 #[derive(Clone, Copy)]
-struct Step<const NESTEROV: bool>(Factors);
+struct Step<const NESTEROV: bool>(Factors<f32>);
 
 impl<const NESTEROV: bool> Rule for Step<NESTEROV> {
     const HAS_VARIANCE: bool = false;
-    type Registers<L: Lanes> = Registers<L::Floats>;
+    type Registers<L: Lanes> = Factors<L::Floats>;
 
     #[inline(always)]
-    fn load<L: Lanes>(self, lanes: L) -> Registers<L::Floats> {
+    fn load<L: Lanes>(self, lanes: L) -> Factors<L::Floats> {
         let Self(factors) = self;
-        Registers {
+        Factors {
             grad: lanes.splat(factors.grad),
             decay: lanes.splat(factors.decay),
             kept: lanes.splat(factors.kept),
@@ -101,7 +90,7 @@ impl<const NESTEROV: bool> Rule for Step<NESTEROV> {
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(lanes: L, with: Registers<L::Floats>, of: Sixteen<L>) -> [L::Floats; 3] {
+    fn update<L: Lanes>(lanes: L, with: Factors<L::Floats>, of: Sixteen<L>) -> [L::Floats; 3] {
         let grad = lanes.mul_add(of.param, with.decay, lanes.mul(of.grad, with.grad));
         let factor = lanes.mul(of.momentum_scale, with.kept);
         let m = lanes.mul_add(of.momentum, factor, lanes.mul(grad, with.new));

@@ -43,11 +43,11 @@ pub(crate) struct Tile<'a> {
     pub(crate) key: u32,
 }
 
-impl<C> Codes<'_, C> {
+impl<C: Default> Codes<'_, C> {
     /// Takes off the first `num` blocks, which have `numel` elements; nothing where there is nothing.
     fn split_off(&mut self, numel: usize, num: usize) -> Option<Self> {
         if self.codes.is_empty() {
-            return Some(Self { codes: &mut [], scales: &mut [] });
+            return Some(Self::default());
         }
         Some(Self { codes: self.codes.split_off_mut(..numel)?, scales: self.scales.split_off_mut(..num)? })
     }

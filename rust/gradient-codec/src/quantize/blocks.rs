@@ -21,12 +21,6 @@ impl Blocks {
         is_whole.then(|| Self { numel, row_len: if row_len < BLOCK { numel.max(1) } else { row_len } })
     }
 
-    /// Returns how many elements the tensor has.
-    #[must_use]
-    pub fn numel(self) -> usize {
-        self.numel
-    }
-
     /// Returns how many blocks it has, and scales.
     #[must_use]
     pub fn num(self) -> usize {
@@ -39,30 +33,26 @@ impl Blocks {
         self.row_len.is_multiple_of(BLOCK)
     }
 
-    /// Returns how many elements a part has that is cut off at the end of a block and has about `len`.
-    #[must_use]
-    pub fn part_len(self, len: usize) -> usize {
-        if self.are_whole() || self.row_len > len {
-            // Inside a row whole blocks are multiples; a part may end with a row, before.
-            len.next_multiple_of(BLOCK)
-        } else {
-            len / self.row_len * self.row_len
-        }
-    }
-
-    /// Returns the parts that the tensor is cut into, as (first element, elements, first block, blocks).
+    /// Returns the parts of about `len` elements that the tensor is cut into.
     pub fn parts(self, len: usize) -> impl Iterator<Item = Part> {
-        let part_len = self.part_len(len);
         let mut first = 0;
         std::iter::from_fn(move || {
-            let left = self.numel - first;
-            // Where rows have short ends and are longer than a part, no part goes on into the next row.
-            let in_row =
-                if self.are_whole() || self.row_len <= len { left } else { self.row_len - first % self.row_len };
-            let part = Part { first, len: part_len.min(in_row).min(left), blocks: self };
+            let part = Part { first, len: self.part_len(first, len).min(self.numel - first), blocks: self };
             first += part.len;
             (part.len > 0).then_some(part)
         })
+    }
+
+    /// Returns how long the part from an element on is, of about `len`: it ends with a block, and what begins within a row
+    /// that ends with a short one does not go on into the next.
+    fn part_len(self, first: usize, len: usize) -> usize {
+        if self.are_whole() {
+            len.next_multiple_of(BLOCK)
+        } else if self.row_len <= len {
+            len / self.row_len * self.row_len
+        } else {
+            len.next_multiple_of(BLOCK).min(self.row_len - first % self.row_len)
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub trait Lanes: Copy + Send + Sync {
     fn of_signed(self, codes: &[i8; LANES]) -> Self::Floats;
     /// Reads unsigned bytes.
     fn of_unsigned(self, codes: &[u8; LANES]) -> Self::Floats;
-    /// Writes whole numbers from -127 to 127; a NaN as anything.
+    /// Writes whole numbers from -127 to 127, a NaN as -128.
     fn to_signed(self, codes: &mut [i8; LANES], floats: Self::Floats);
     /// Writes whole numbers from 0 to 255.
     fn to_unsigned(self, codes: &mut [u8; LANES], floats: Self::Floats);

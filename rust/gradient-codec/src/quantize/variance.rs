@@ -49,13 +49,12 @@ pub fn encode<L: Lanes>(
     let largest = largest_of(lanes, values);
     let scale = if largest < SCALE_MIN { SCALE_MIN } else { largest };
     let factor = lanes.splat(FULL / scale);
-    // One word for each four numbers; each sees it turned by eight bits more, so two share at most eight.
-    let mut words = match rounding {
-        Rounding::Nearest => lanes.random(0, 0),
-        Rounding::Stochastic { key } => {
-            lanes.random((block as u32).wrapping_mul(LANES as u32), key ^ (block >> 28) as u32)
-        }
+    let key = match rounding {
+        Rounding::Nearest => 0,
+        Rounding::Stochastic { key } => key,
     };
+    // One word for each four numbers; each sees it turned by eight bits more, so two share at most eight.
+    let mut words = lanes.random((block as u32).wrapping_mul(LANES as u32), key ^ (block >> 28) as u32);
     for (value, codes) in values.into_iter().zip(codes) {
         let fourth = lanes.mul(value, factor);
         let fourth_of = |root| {

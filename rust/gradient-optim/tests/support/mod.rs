@@ -39,7 +39,7 @@ impl Own {
             param: &mut self.param,
             grad,
             momentum: Codes { codes: &mut self.momentum, scales: &mut self.momentum_scales },
-            variance: if has_variance { variance } else { Codes { codes: &mut [], scales: &mut [] } },
+            variance: if has_variance { variance } else { Codes::default() },
             row_len: self.row_len,
             key,
         }
