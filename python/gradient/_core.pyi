@@ -411,3 +411,80 @@ def repair(path: str, *, apply: bool = False, progress: Progress | None = None) 
 
 def check_name(name: str, what: str = "branch") -> None:
     """Raise InvalidInputError if `name` can not name a branch, tag or component."""
+
+Floating: TypeAlias = Literal["float32", "bfloat16", "float16"]
+"""A dtype that a step computes with."""
+
+Moment: TypeAlias = tuple[Buffer, Buffer] | tuple[Buffer, Floating]
+"""A moment, writable and contiguous, as uint8: codes and their float32 scales; or floats and what they are."""
+
+@final
+class Moments:
+    """The moments of one parameter: memory that a step changes, held as long as this lives.
+
+    Codes have the order of the parameter's elements in memory; the last block of a row is as short as it has to be.
+    """
+
+    def __new__(
+        cls, dtype: Floating, momentum: Moment, variance: Moment | None = None, *, row_len: int, number: int = 0
+    ) -> Self:
+        """`dtype`: the parameter's; `row_len`: elements of a row, which blocks end with; `number`: what lots come from."""
+    @property
+    def nbytes(self) -> int: ...
+
+Entry: TypeAlias = tuple[Moments, object, object]
+"""Moments, the parameter and its gradient: tensors of one dtype, contiguous, on the CPU.
+
+While a step runs no other thread may write them or give them other memory; no two tensors that are written may overlap.
+"""
+
+def step_adamw(
+    groups: Sequence[tuple[tuple[float, float, float, float, float, bool, float, int, bool], Sequence[Entry]]],
+    *,
+    threads: int,
+    capability: str,
+) -> None:
+    """Do a step: `lr, beta1, beta2, eps, weight_decay, decoupled, grad_factor, step, by lot`; see `gradient_optim::AdamW`."""
+
+def step_sgd(
+    groups: Sequence[tuple[tuple[float, float, float, float, bool, float, bool], Sequence[Entry]]],
+    *,
+    threads: int,
+    capability: str,
+) -> None:
+    """Do a step: `lr, momentum, dampening, weight_decay, nesterov, grad_factor, first`; see `gradient_optim::Sgd`."""
+
+def step_lion(
+    groups: Sequence[tuple[tuple[float, float, float, float, float], Sequence[Entry]]], *, threads: int, capability: str
+) -> None:
+    """Do a step: `lr, beta1, beta2, weight_decay, grad_factor`; see `gradient_optim::Lion`."""
+
+def encode_moment(
+    name: str,
+    dtype: Floating,
+    values: object,
+    codes: object,
+    scales: object,
+    *,
+    row_len: int,
+    lot: tuple[int, int] | None = None,
+    threads: int,
+    capability: str,
+) -> None:
+    """Code a moment, `signed-sqrt` or `fourth-root`, into tensors that are there; `lot`: its number and the step."""
+
+def decode_moment(
+    name: str,
+    dtype: Floating,
+    codes: object,
+    scales: object,
+    values: object,
+    *,
+    row_len: int,
+    threads: int,
+    capability: str,
+) -> None:
+    """Give a moment back, into a tensor that is there."""
+
+def cpu_capabilities() -> list[str]:
+    """Give the instruction sets that this processor has and the kernels know, the fastest first."""

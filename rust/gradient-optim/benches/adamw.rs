@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use gradient_optim::{AdamW, Blocks, Codes, LaneKind, Tensor};
+use gradient_optim::{AdamW, Blocks, Codes, Fixed, Floats, LaneKind, Moment, Tensor};
 
 const ROW_LEN: usize = 4096;
 const NUM_SAMPLES: usize = 15;
@@ -41,10 +41,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     is_stochastic,
                 };
                 let tensor = Tensor {
-                    param: &mut param,
-                    grad: &grad,
-                    momentum: Codes { codes: &mut momentum, scales: &mut momentum_scales },
-                    variance: Codes { codes: &mut variance, scales: &mut variance_scales },
+                    param: Floats::F32(&mut param),
+                    grad: Fixed::F32(&grad),
+                    momentum: Moment::Codes(Codes { codes: &mut momentum, scales: &mut momentum_scales }),
+                    variance: Moment::Codes(Codes { codes: &mut variance, scales: &mut variance_scales }),
                     row_len: ROW_LEN,
                     key: step as u32,
                 };

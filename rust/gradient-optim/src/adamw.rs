@@ -12,7 +12,7 @@
 use gradient_codec::quantize::lanes::{LaneKind, Lanes};
 use gradient_codec::quantize::variance::Rounding;
 
-use crate::pass::{self, Rule, Sixteen};
+use crate::pass::{Rule, Sixteen, Tiles};
 use crate::{OptimError, Tensor};
 
 /// What a step of Adam or AdamW is done with.
@@ -39,23 +39,44 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// Does a step on tensors, in parallel on the threads of the rayon pool that calls.
+    /// Does a step on tensors: [`Self::step_groups`] with one group.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind) -> Result<(), OptimError> {
+        Self::step_groups(vec![(*self, tensors)], kind)
+    }
+
+    /// Does a step on groups of tensors, in parallel on the threads of the rayon pool that calls.
     ///
     /// # Errors
     /// After one, nothing was written.
     /// - [`OptimError::WrongLength`], [`OptimError::NoRows`]: a part of a tensor has another length than it needs.
     /// - [`OptimError::NoStep`]: the step is 0.
-    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind) -> Result<(), OptimError> {
-        if self.step == 0 {
-            return Err(OptimError::NoStep);
+    pub fn step_groups(groups: Vec<(Self, Vec<Tensor<'_>>)>, kind: LaneKind) -> Result<(), OptimError> {
+        let (mut decoupled_by_lot, mut decoupled) =
+            (Tiles::<Step<true, true>>::new(), Tiles::<Step<true, false>>::new());
+        let (mut coupled_by_lot, mut coupled) = (Tiles::<Step<false, true>>::new(), Tiles::<Step<false, false>>::new());
+        let mut first = 0;
+        for (group, tensors) in groups {
+            if group.step == 0 {
+                return Err(OptimError::NoStep);
+            }
+            let factors = group.factors();
+            let next = first + tensors.len();
+            match (group.is_decoupled, group.is_stochastic) {
+                (true, true) => decoupled_by_lot.add(Step(factors), tensors, first)?,
+                (true, false) => decoupled.add(Step(factors), tensors, first)?,
+                (false, true) => coupled_by_lot.add(Step(factors), tensors, first)?,
+                (false, false) => coupled.add(Step(factors), tensors, first)?,
+            }
+            first = next;
         }
-        let factors = self.factors();
-        match (self.is_decoupled, self.is_stochastic) {
-            (true, true) => pass::step(Step::<true, true>(factors), tensors, kind),
-            (true, false) => pass::step(Step::<true, false>(factors), tensors, kind),
-            (false, true) => pass::step(Step::<false, true>(factors), tensors, kind),
-            (false, false) => pass::step(Step::<false, false>(factors), tensors, kind),
-        }
+        decoupled_by_lot.step(kind);
+        decoupled.step(kind);
+        coupled_by_lot.step(kind);
+        coupled.step(kind);
+        Ok(())
     }
 
     /// Computes what is the same for all elements, in 64 bits, as torch does.

@@ -27,6 +27,9 @@ pub enum OptimError {
         /// Those of a row.
         row_len: usize,
     },
+    /// A second moment can not be less than zero.
+    #[error("a second moment has a number that is less than zero")]
+    Negative,
     /// Steps are counted from 1.
     #[error("a step has to have a number, 1 or more")]
     NoStep,

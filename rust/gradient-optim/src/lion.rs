@@ -12,7 +12,7 @@
 use gradient_codec::quantize::lanes::{LaneKind, Lanes};
 use gradient_codec::quantize::variance::Rounding;
 
-use crate::pass::{self, Rule, Sixteen};
+use crate::pass::{Rule, Sixteen, Tiles};
 use crate::{OptimError, Tensor};
 
 /// What a step of Lion is done with.
@@ -31,21 +31,41 @@ pub struct Lion {
 }
 
 impl Lion {
-    /// Does a step on tensors, which have no second moments, in parallel on the threads of the rayon pool that calls.
+    /// Does a step on tensors: [`Self::step_groups`] with one group.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind) -> Result<(), OptimError> {
+        Self::step_groups(vec![(*self, tensors)], kind)
+    }
+
+    /// Does a step on groups of tensors, which have no second moments, in parallel on the threads of the rayon pool that
+    /// calls.
     ///
     /// # Errors
     /// [`OptimError::WrongLength`], [`OptimError::NoRows`]: a part of a tensor has another length than it needs; nothing
     /// was written.
-    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind) -> Result<(), OptimError> {
-        let factors = Factors {
+    pub fn step_groups(groups: Vec<(Self, Vec<Tensor<'_>>)>, kind: LaneKind) -> Result<(), OptimError> {
+        let mut tiles = Tiles::<Step>::new();
+        let mut first = 0;
+        for (group, tensors) in groups {
+            let next = first + tensors.len();
+            tiles.add(Step(group.factors()), tensors, first)?;
+            first = next;
+        }
+        tiles.step(kind);
+        Ok(())
+    }
+
+    fn factors(&self) -> Factors<f32> {
+        Factors {
             decay: (1.0 - self.lr * self.weight_decay) as f32,
             beta1: self.beta1 as f32,
             new1: (self.grad_factor * (1.0 - self.beta1)) as f32,
             beta2: self.beta2 as f32,
             new2: (self.grad_factor * (1.0 - self.beta2)) as f32,
             step: self.lr as f32,
-        };
-        pass::step(Step(factors), tensors, kind)
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use gradient_codec::quantize::variance::Rounding;
 use gradient_codec::quantize::{BLOCK, GROUPS, LANES, groups, groups_mut, momentum, variance};
 use rayon::prelude::*;
 
-use crate::OptimError;
-use crate::tensor::{Codes, Tensor, Tile};
+use crate::tensor::{Codes, Moment, Tensor, Tile};
+use crate::{Fixed, Floats, OptimError};
 
 /// How far ahead of a block memory is asked for, in elements.
 const AHEAD: usize = 1024;
@@ -43,14 +43,27 @@ pub(crate) struct Sixteen<L: Lanes> {
     pub(crate) variance_scale: L::Floats,
 }
 
-/// Does a step on tensors, in parallel on the threads of the rayon pool that calls. After an error nothing was written.
-pub(crate) fn step<R: Rule>(rule: R, tensors: Vec<Tensor<'_>>, kind: LaneKind) -> Result<(), OptimError> {
-    let mut tiles = Vec::new();
-    for (number, tensor) in tensors.into_iter().enumerate() {
-        tiles.append(&mut tensor.tiles(number, R::HAS_VARIANCE)?);
+/// Tiles, each with what is done to it.
+pub(crate) struct Tiles<'a, R>(Vec<OnTile<'a, R>>);
+
+impl<'a, R: Rule> Tiles<'a, R> {
+    /// Of no tensors.
+    pub(crate) fn new() -> Self {
+        Self(Vec::new())
     }
-    tiles.into_par_iter().with_max_len(1).for_each(|tile| dispatch(kind, OnTile(rule, tile)));
-    Ok(())
+
+    /// Cuts tensors into tiles; the first has this number in an error.
+    pub(crate) fn add(&mut self, rule: R, tensors: Vec<Tensor<'a>>, first: usize) -> Result<(), OptimError> {
+        for (number, tensor) in (first..).zip(tensors) {
+            self.0.extend(tensor.tiles(number, R::HAS_VARIANCE)?.into_iter().map(|tile| OnTile(rule, tile)));
+        }
+        Ok(())
+    }
+
+    /// Does the step, in parallel on the threads of the rayon pool that calls.
+    pub(crate) fn step(self, kind: LaneKind) {
+        self.0.into_par_iter().with_max_len(1).for_each(|on_tile| dispatch(kind, on_tile));
+    }
 }
 
 /// A step on a tile.
@@ -61,66 +74,147 @@ impl<R: Rule> OnLanes for OnTile<'_, R> {
 
     #[inline(always)]
     fn on<L: Lanes>(self, lanes: L) {
-        let Self(rule, Tile { param, grad, momentum, variance, part, key }) = self;
-        let pass = Pass::<L, R> { lanes, with: rule.load(lanes), rounding: rule.rounding(key) };
-        let mut number = part.number();
-        // What stands for second moments where there are none.
-        let (mut no_codes, mut no_scale) = ([0; BLOCK], 0.0);
-        let Codes { codes: variances, scales: variance_scales } = variance;
-        let momenta = momentum.codes;
-        let mut variance_scales = variance_scales.iter_mut();
-        if part.are_whole() {
-            let params = param.as_chunks_mut::<BLOCK>().0.iter_mut().zip(grad.as_chunks::<BLOCK>().0);
-            let momenta = momenta.as_chunks_mut::<BLOCK>().0.iter_mut().zip(momentum.scales);
-            let mut variances = variances.as_chunks_mut::<BLOCK>().0.iter_mut();
-            for ((param, grad), (momentum, momentum_scale)) in params.zip(momenta) {
-                for line in 0..GROUPS {
-                    lanes.prefetch(param, 4 * (AHEAD + LANES * line));
-                    lanes.prefetch(grad, 4 * (AHEAD + LANES * line));
-                }
-                lanes.prefetch(momentum, AHEAD);
-                let variance = variances.next().unwrap_or(&mut no_codes);
-                if R::HAS_VARIANCE {
-                    lanes.prefetch(variance, AHEAD);
-                }
-                let variance_scale = variance_scales.next().unwrap_or(&mut no_scale);
-                pass.block(param, grad, momentum, momentum_scale, variance, variance_scale, number);
-                number += 1;
+        let Self(rule, tile) = self;
+        let pass = Pass::<L, R> { lanes, with: rule.load(lanes), rounding: rule.rounding(tile.key) };
+        let first = tile.part.number();
+        match tile {
+            // What most of a model is takes the short way.
+            Tile {
+                param: Floats::F32(param),
+                grad: Fixed::F32(grad),
+                momentum: Moment::Codes(momentum),
+                variance: Moment::Codes(Codes { codes, scales }),
+                part,
+                ..
+            } if R::HAS_VARIANCE && part.are_whole() => {
+                let blocks = codes.as_chunks_mut::<BLOCK>().0.iter_mut().zip(scales);
+                pass.whole(param, grad, momentum, blocks.map(|(codes, scale)| VarianceCodes { codes, scale }), first);
             }
-            return;
-        }
-        for (range, momentum_scale) in part.ranges().zip(momentum.scales) {
-            // What is not there is zero and stays so.
-            let len = range.len();
-            let mut own_param = padded(&param[range.clone()]);
-            let own_grad = padded(&grad[range.clone()]);
-            let mut own_momentum = padded(&momenta[range.clone()]);
-            let of_variance = if R::HAS_VARIANCE { range.clone() } else { 0..0 };
-            let mut own_variance = padded(&variances[of_variance.clone()]);
-            pass.block(
-                &mut own_param,
-                &own_grad,
-                &mut own_momentum,
-                momentum_scale,
-                &mut own_variance,
-                variance_scales.next().unwrap_or(&mut no_scale),
-                number,
-            );
-            param[range.clone()].copy_from_slice(&own_param[..len]);
-            momenta[range].copy_from_slice(&own_momentum[..len]);
-            let own_variance = &own_variance[..of_variance.len()];
-            variances[of_variance].copy_from_slice(own_variance);
-            number += 1;
+            Tile {
+                param: Floats::F32(param),
+                grad: Fixed::F32(grad),
+                momentum: Moment::Codes(momentum),
+                variance: Moment::None,
+                part,
+                ..
+            } if !R::HAS_VARIANCE && part.are_whole() => {
+                pass.whole(param, grad, momentum, std::iter::repeat_with(|| Nothing), first);
+            }
+            tile => pass.any(tile, first),
         }
     }
 }
 
-/// A block that may be shorter than others, as long as others.
-#[inline(always)]
-fn padded<T: Copy + Default>(short: &[T]) -> [T; BLOCK] {
-    let mut block = [T::default(); BLOCK];
-    block[..short.len()].copy_from_slice(short);
-    block
+/// One block of a moment, as it is kept.
+trait Held<L: Lanes> {
+    /// Reads sixteen, to be multiplied by the scale.
+    fn read(&self, lanes: L, group: usize) -> L::Floats;
+    /// Returns the scale, in every lane.
+    fn scale(&self, lanes: L) -> L::Floats;
+    /// Writes all of them.
+    fn write(self, lanes: L, values: [L::Floats; GROUPS], rounding: Rounding, number: u64);
+    /// Says that what lies ahead will be needed soon.
+    fn prefetch(&self, lanes: L);
+}
+
+struct MomentumCodes<'a> {
+    codes: &'a mut [i8; BLOCK],
+    scale: &'a mut f32,
+}
+
+impl<L: Lanes> Held<L> for MomentumCodes<'_> {
+    #[inline(always)]
+    fn read(&self, lanes: L, group: usize) -> L::Floats {
+        momentum::decode(lanes, &groups(self.codes)[group])
+    }
+
+    #[inline(always)]
+    fn scale(&self, lanes: L) -> L::Floats {
+        lanes.splat(*self.scale)
+    }
+
+    #[inline(always)]
+    fn write(self, lanes: L, values: [L::Floats; GROUPS], _rounding: Rounding, _number: u64) {
+        *self.scale = momentum::encode(lanes, values, groups_mut(self.codes));
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, lanes: L) {
+        lanes.prefetch(self.codes, AHEAD);
+    }
+}
+
+struct VarianceCodes<'a> {
+    codes: &'a mut [u8; BLOCK],
+    scale: &'a mut f32,
+}
+
+impl<L: Lanes> Held<L> for VarianceCodes<'_> {
+    #[inline(always)]
+    fn read(&self, lanes: L, group: usize) -> L::Floats {
+        variance::decode(lanes, &groups(self.codes)[group])
+    }
+
+    #[inline(always)]
+    fn scale(&self, lanes: L) -> L::Floats {
+        lanes.splat(*self.scale)
+    }
+
+    #[inline(always)]
+    fn write(self, lanes: L, values: [L::Floats; GROUPS], rounding: Rounding, number: u64) {
+        *self.scale = variance::encode(lanes, values, rounding, number, groups_mut(self.codes));
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, lanes: L) {
+        lanes.prefetch(self.codes, AHEAD);
+    }
+}
+
+/// Not coded.
+struct InFull<'a>(&'a mut [f32; BLOCK]);
+
+impl<L: Lanes> Held<L> for InFull<'_> {
+    #[inline(always)]
+    fn read(&self, lanes: L, group: usize) -> L::Floats {
+        lanes.load(&groups(self.0)[group])
+    }
+
+    #[inline(always)]
+    fn scale(&self, lanes: L) -> L::Floats {
+        lanes.splat(1.0)
+    }
+
+    #[inline(always)]
+    fn write(self, lanes: L, values: [L::Floats; GROUPS], _rounding: Rounding, _number: u64) {
+        for (floats, values) in groups_mut(self.0).iter_mut().zip(values) {
+            lanes.store(floats, values);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, _lanes: L) {}
+}
+
+/// There is none.
+struct Nothing;
+
+impl<L: Lanes> Held<L> for Nothing {
+    #[inline(always)]
+    fn read(&self, lanes: L, _group: usize) -> L::Floats {
+        lanes.splat(0.0)
+    }
+
+    #[inline(always)]
+    fn scale(&self, lanes: L) -> L::Floats {
+        lanes.splat(0.0)
+    }
+
+    #[inline(always)]
+    fn write(self, _lanes: L, _values: [L::Floats; GROUPS], _rounding: Rounding, _number: u64) {}
+
+    #[inline(always)]
+    fn prefetch(&self, _lanes: L) {}
 }
 
 /// What all blocks of a tile are stepped with.
@@ -131,41 +225,127 @@ struct Pass<L: Lanes, R: Rule> {
 }
 
 impl<L: Lanes, R: Rule> Pass<L, R> {
+    /// Steps whole blocks, `first` being the number of the first.
+    #[inline(always)]
+    fn whole<V: Held<L>>(
+        &self,
+        param: &mut [f32],
+        grad: &[f32],
+        momentum: Codes<'_, i8>,
+        variances: impl Iterator<Item = V>,
+        first: u64,
+    ) {
+        let params = param.as_chunks_mut::<BLOCK>().0.iter_mut().zip(grad.as_chunks::<BLOCK>().0);
+        let momenta = momentum.codes.as_chunks_mut::<BLOCK>().0.iter_mut().zip(momentum.scales);
+        let blocks = params.zip(momenta).zip(variances);
+        for ((((param, grad), (codes, scale)), variance), number) in blocks.zip(first..) {
+            for line in 0..GROUPS {
+                self.lanes.prefetch(param, 4 * (AHEAD + LANES * line));
+                self.lanes.prefetch(grad, 4 * (AHEAD + LANES * line));
+            }
+            let momentum = MomentumCodes { codes, scale };
+            Held::<L>::prefetch(&momentum, self.lanes);
+            variance.prefetch(self.lanes);
+            self.block(param, grad, momentum, variance, number);
+        }
+    }
+
+    /// Steps a tile of any kind, through blocks of its own; what is not there is zero and stays so.
+    #[inline(always)]
+    fn any(&self, tile: Tile<'_>, first: u64) {
+        let Tile { mut param, grad, mut momentum, mut variance, part, .. } = tile;
+        for (index, range) in part.ranges().enumerate() {
+            let (start, len) = (range.start, range.len());
+            let number = first + index as u64;
+            let mut own_param = param.read(start, len);
+            let own_grad = grad.read(start, len);
+            match &mut momentum {
+                Moment::Codes(Codes { codes, scales }) => {
+                    let mut own = padded(&codes[range.clone()]);
+                    let held = MomentumCodes { codes: &mut own, scale: &mut scales[index] };
+                    self.with_momentum(&mut own_param, &own_grad, held, &mut variance, range.clone(), index, number);
+                    codes[range].copy_from_slice(&own[..len]);
+                }
+                Moment::Floats(floats) => {
+                    let mut own = floats.read(start, len);
+                    let held = InFull(&mut own);
+                    self.with_momentum(&mut own_param, &own_grad, held, &mut variance, range, index, number);
+                    floats.write(start, len, &own);
+                }
+                // Every rule has a momentum: lengths were compared.
+                Moment::None => {}
+            }
+            param.write(start, len, &own_param);
+        }
+    }
+
+    /// Steps a block, of whose second moments it is yet to be seen how they are kept.
     #[inline(always)]
     #[expect(clippy::too_many_arguments, reason = "all of a block")]
+    fn with_momentum(
+        &self,
+        param: &mut [f32; BLOCK],
+        grad: &[f32; BLOCK],
+        momentum: impl Held<L>,
+        variance: &mut Moment<'_, u8>,
+        range: std::ops::Range<usize>,
+        index: usize,
+        number: u64,
+    ) {
+        let (start, len) = (range.start, range.len());
+        match variance {
+            Moment::Codes(Codes { codes, scales }) => {
+                let mut own = padded(&codes[range.clone()]);
+                let held = VarianceCodes { codes: &mut own, scale: &mut scales[index] };
+                self.block(param, grad, momentum, held, number);
+                codes[range].copy_from_slice(&own[..len]);
+            }
+            Moment::Floats(floats) => {
+                let mut own = floats.read(start, len);
+                self.block(param, grad, momentum, InFull(&mut own), number);
+                floats.write(start, len, &own);
+            }
+            Moment::None => self.block(param, grad, momentum, Nothing, number),
+        }
+    }
+
+    #[inline(always)]
     fn block(
         &self,
         param: &mut [f32; BLOCK],
         grad: &[f32; BLOCK],
-        momentum_codes: &mut [i8; BLOCK],
-        momentum_scale: &mut f32,
-        variance_codes: &mut [u8; BLOCK],
-        variance_scale: &mut f32,
+        momentum: impl Held<L>,
+        variance: impl Held<L>,
         number: u64,
     ) {
         let lanes = self.lanes;
         let (param, grad) = (groups_mut(param), groups(grad));
-        let (momentum_codes, variance_codes) = (groups_mut(momentum_codes), groups_mut(variance_codes));
         let zero = lanes.splat(0.0);
-        let scales = (lanes.splat(*momentum_scale), lanes.splat(*variance_scale));
+        let (momentum_scale, variance_scale) = (momentum.scale(lanes), variance.scale(lanes));
         let (mut momenta, mut variances) = ([zero; GROUPS], [zero; GROUPS]);
         for group in 0..GROUPS {
             let of = Sixteen {
                 param: lanes.load(&param[group]),
                 grad: lanes.load(&grad[group]),
-                momentum: momentum::decode(lanes, &momentum_codes[group]),
-                momentum_scale: scales.0,
-                variance: if R::HAS_VARIANCE { variance::decode(lanes, &variance_codes[group]) } else { zero },
-                variance_scale: scales.1,
+                momentum: momentum.read(lanes, group),
+                momentum_scale,
+                variance: variance.read(lanes, group),
+                variance_scale,
             };
             let [after, momentum, variance] = R::update(lanes, self.with, of);
             lanes.store(&mut param[group], after);
             momenta[group] = momentum;
             variances[group] = variance;
         }
-        *momentum_scale = momentum::encode(lanes, momenta, momentum_codes);
-        if R::HAS_VARIANCE {
-            *variance_scale = variance::encode(lanes, variances, self.rounding, number, variance_codes);
-        }
+        momentum.write(lanes, momenta, self.rounding, number);
+        variance.write(lanes, variances, self.rounding, number);
     }
+}
+
+/// A block that may be shorter than others, as long as others.
+#[inline(always)]
+fn padded<T: Copy + Default>(short: &[T]) -> [T; BLOCK] {
+    let mut block = [T::default(); BLOCK];
+    block[..short.len()].copy_from_slice(short);
+    block
 }

@@ -12,7 +12,7 @@
 use gradient_codec::quantize::lanes::{LaneKind, Lanes};
 use gradient_codec::quantize::variance::Rounding;
 
-use crate::pass::{self, Rule, Sixteen};
+use crate::pass::{Rule, Sixteen, Tiles};
 use crate::{OptimError, Tensor};
 
 /// What a step of SGD with momentum is done with.
@@ -35,24 +35,45 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    /// Does a step on tensors, which have no second moments, in parallel on the threads of the rayon pool that calls.
+    /// Does a step on tensors: [`Self::step_groups`] with one group.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind) -> Result<(), OptimError> {
+        Self::step_groups(vec![(*self, tensors)], kind)
+    }
+
+    /// Does a step on groups of tensors, which have no second moments, in parallel on the threads of the rayon pool that
+    /// calls.
     ///
     /// # Errors
     /// [`OptimError::WrongLength`], [`OptimError::NoRows`]: a part of a tensor has another length than it needs; nothing
     /// was written.
-    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind) -> Result<(), OptimError> {
-        let factors = Factors {
+    pub fn step_groups(groups: Vec<(Self, Vec<Tensor<'_>>)>, kind: LaneKind) -> Result<(), OptimError> {
+        let (mut nesterov, mut plain) = (Tiles::<Step<true>>::new(), Tiles::<Step<false>>::new());
+        let mut first = 0;
+        for (group, tensors) in groups {
+            let next = first + tensors.len();
+            if group.is_nesterov {
+                nesterov.add(Step(group.factors()), tensors, first)?;
+            } else {
+                plain.add(Step(group.factors()), tensors, first)?;
+            }
+            first = next;
+        }
+        nesterov.step(kind);
+        plain.step(kind);
+        Ok(())
+    }
+
+    fn factors(&self) -> Factors<f32> {
+        Factors {
             grad: self.grad_factor as f32,
             decay: self.weight_decay as f32,
             kept: if self.is_first { 0.0 } else { self.momentum as f32 },
             new: if self.is_first { 1.0 } else { (1.0 - self.dampening) as f32 },
             ahead: self.momentum as f32,
             step: self.lr as f32,
-        };
-        if self.is_nesterov {
-            pass::step(Step::<true>(factors), tensors, kind)
-        } else {
-            pass::step(Step::<false>(factors), tensors, kind)
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use gradient_codec::quantize::{Blocks, Part};
 
-use crate::OptimError;
+use crate::{Fixed, Floats, OptimError};
 
 /// Elements that one thread takes at a time, about: long enough to be worth handing over, short enough for its cache.
-const TILE: usize = 64 << 10;
+pub(crate) const TILE: usize = 64 << 10;
 
 /// Numbers in eight bits each, and a scale for each block of them.
 #[derive(Debug, Default)]
@@ -16,17 +16,29 @@ pub struct Codes<'a, C> {
     pub scales: &'a mut [f32],
 }
 
+/// One of the moments of a parameter, as it is kept.
+#[derive(Debug, Default)]
+pub enum Moment<'a, C> {
+    /// There is none.
+    #[default]
+    None,
+    /// In eight bits.
+    Codes(Codes<'a, C>),
+    /// In full.
+    Floats(Floats<'a>),
+}
+
 /// One parameter, its gradient and its state.
 #[derive(Debug)]
 pub struct Tensor<'a> {
     /// Elements, row after row.
-    pub param: &'a mut [f32],
+    pub param: Floats<'a>,
     /// As many.
-    pub grad: &'a [f32],
+    pub grad: Fixed<'a>,
     /// First moments.
-    pub momentum: Codes<'a, i8>,
-    /// Second moments; empty for optimizers that have none.
-    pub variance: Codes<'a, u8>,
+    pub momentum: Moment<'a, i8>,
+    /// Second moments; none for optimizers that have none.
+    pub variance: Moment<'a, u8>,
     /// Elements of a row: the product of all dimensions but the first.
     pub row_len: usize,
     /// What its lots are drawn with.
@@ -35,21 +47,38 @@ pub struct Tensor<'a> {
 
 /// What a thread takes at a time.
 pub(crate) struct Tile<'a> {
-    pub(crate) param: &'a mut [f32],
-    pub(crate) grad: &'a [f32],
-    pub(crate) momentum: Codes<'a, i8>,
-    pub(crate) variance: Codes<'a, u8>,
+    pub(crate) param: Floats<'a>,
+    pub(crate) grad: Fixed<'a>,
+    pub(crate) momentum: Moment<'a, i8>,
+    pub(crate) variance: Moment<'a, u8>,
     pub(crate) part: Part,
     pub(crate) key: u32,
 }
 
 impl<C: Default> Codes<'_, C> {
+    /// Takes off the first `num` blocks, which have `numel` elements.
+    pub(crate) fn split_off(&mut self, numel: usize, num: usize) -> Option<Self> {
+        Some(Self { codes: self.codes.split_off_mut(..numel)?, scales: self.scales.split_off_mut(..num)? })
+    }
+}
+
+impl<C: Default> Moment<'_, C> {
+    /// Returns how many elements and scales there are; no scales are none too many where none are needed.
+    fn lens(&self, num: usize) -> (usize, usize) {
+        match self {
+            Self::None => (0, num),
+            Self::Codes(codes) => (codes.codes.len(), codes.scales.len()),
+            Self::Floats(floats) => (floats.len(), num),
+        }
+    }
+
     /// Takes off the first `num` blocks, which have `numel` elements; nothing where there is nothing.
     fn split_off(&mut self, numel: usize, num: usize) -> Option<Self> {
-        if self.codes.is_empty() {
-            return Some(Self::default());
-        }
-        Some(Self { codes: self.codes.split_off_mut(..numel)?, scales: self.scales.split_off_mut(..num)? })
+        Some(match self {
+            Self::None => Self::None,
+            Self::Codes(codes) => Self::Codes(codes.split_off(numel, num)?),
+            Self::Floats(floats) => Self::Floats(floats.split_off(numel)?),
+        })
     }
 }
 
@@ -61,13 +90,13 @@ impl<'a> Tensor<'a> {
         let Some(blocks) = Blocks::new(numel, row_len) else {
             return Err(OptimError::NoRows { tensor: number, numel, row_len });
         };
-        let of_variance = if has_variance { (numel, blocks.num()) } else { (0, 0) };
+        let (of_momentum, of_variance) = (momentum.lens(blocks.num()), variance.lens(blocks.num()));
         let lens = [
             ("the gradient", numel, grad.len()),
-            ("the first moment", numel, momentum.codes.len()),
-            ("the scales of the first moment", blocks.num(), momentum.scales.len()),
-            ("the second moment", of_variance.0, variance.codes.len()),
-            ("the scales of the second moment", of_variance.1, variance.scales.len()),
+            ("the first moment", numel, of_momentum.0),
+            ("the scales of the first moment", blocks.num(), of_momentum.1),
+            ("the second moment", if has_variance { numel } else { 0 }, of_variance.0),
+            ("the scales of the second moment", blocks.num(), of_variance.1),
         ];
         if let Some((what, expected, actual)) = lens.into_iter().find(|(_, expected, actual)| expected != actual) {
             return Err(OptimError::WrongLength { tensor: number, what, expected, actual });
@@ -75,8 +104,8 @@ impl<'a> Tensor<'a> {
         let cut = |part: Part| {
             let (numel, num) = (part.numel(), part.num());
             Some(Tile {
-                param: param.split_off_mut(..numel)?,
-                grad: grad.split_off(..numel)?,
+                param: param.split_off(numel)?,
+                grad: grad.split_off(numel)?,
                 momentum: momentum.split_off(numel, num)?,
                 variance: variance.split_off(numel, num)?,
                 part,

@@ -1,7 +1,8 @@
-//! Python's memory as byte sources and sinks: the only unsafe code of this crate.
+//! Python's memory as byte sources and sinks, and as slices: the only unsafe code of this crate.
 //!
 //! A source is read once, chunk by chunk, into our own memory; a sink is written chunk by chunk. Both hold the buffer
-//! (and so its exporter) until they are dropped, which happens with the interpreter attached.
+//! (and so its exporter) until they are dropped, which happens with the interpreter attached. [`Regions`] are memory that
+//! an optimizer's step works in; none that is written overlaps another.
 #![expect(unsafe_code, reason = "Python's memory is reached through raw pointers")]
 
 use std::ptr::NonNull;
@@ -9,8 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gradient_repo::{ByteSink, ByteSource};
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::PyBufferError;
+use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+use pyo3::{Borrowed, intern};
 
 /// A contiguous buffer of bytes, held.
 struct Held {
@@ -88,5 +92,106 @@ impl ByteSink for Sink<'_> {
         self.touched.store(true, Ordering::Relaxed);
         // SAFETY: the range was checked; callers write disjoint ranges, and `bytes` is ours.
         unsafe { self.held.start.add(offset).copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) }
+    }
+}
+
+/// Memory that an exporter gave, for as long as it is used again and again.
+pub(crate) struct Kept(Held);
+
+impl Kept {
+    /// Holds the contiguous, writable buffer of `object`.
+    pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Held::new(object, true).map(Self)
+    }
+
+    /// Returns how many bytes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len
+    }
+}
+
+/// Memory that a step reads or writes, one region after the other.
+#[derive(Default)]
+pub(crate) struct Regions<'a, 'py> {
+    all: Vec<Region>,
+    // What the regions are memory of.
+    tensors: Vec<Bound<'py, PyAny>>,
+    kept: std::marker::PhantomData<&'a Kept>,
+}
+
+#[derive(Clone, Copy)]
+struct Region {
+    start: NonNull<u8>,
+    len: usize,
+    is_written: bool,
+}
+
+/// A region as it is given away, once.
+pub(crate) enum Slice<'s> {
+    Read(&'s [u8]),
+    Write(&'s mut [u8]),
+}
+
+static TENSOR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+impl<'a, 'py> Regions<'a, 'py> {
+    /// Adds memory that is held anyway, to be written.
+    pub(crate) fn push_kept(&mut self, kept: &'a Kept) {
+        self.all.push(Region { start: kept.0.start, len: kept.0.len, is_written: true });
+    }
+
+    /// Adds the elements of a tensor.
+    ///
+    /// # Errors
+    /// It is no torch tensor, or not contiguous in the memory of the processor.
+    pub(crate) fn push_tensor(&mut self, tensor: Borrowed<'_, 'py, PyAny>, is_written: bool) -> PyResult<()> {
+        let py = tensor.py();
+        if !tensor.is_instance(TENSOR.import(py, "torch", "Tensor")?)? {
+            return Err(PyTypeError::new_err(format!("{} is no tensor", tensor.get_type().name()?)));
+        }
+        let is_cpu: bool = tensor.getattr(intern!(py, "is_cpu"))?.extract()?;
+        if !is_cpu || !tensor.call_method0(intern!(py, "is_contiguous"))?.extract::<bool>()? {
+            return Err(PyValueError::new_err("a tensor is not contiguous in the memory of the processor"));
+        }
+        let start: usize = tensor.call_method0(intern!(py, "data_ptr"))?.extract()?;
+        let len: usize = tensor.getattr(intern!(py, "nbytes"))?.extract()?;
+        let start = NonNull::new(std::ptr::with_exposed_provenance_mut(start)).unwrap_or(NonNull::dangling());
+        self.all.push(Region { start, len, is_written });
+        self.tensors.push(tensor.to_owned());
+        Ok(())
+    }
+
+    /// Gives all regions as slices, in the order in which they were added.
+    ///
+    /// # Errors
+    /// One that is written overlaps another.
+    pub(crate) fn slices(&mut self) -> PyResult<Vec<Slice<'_>>> {
+        let mut by_start: Vec<_> = self.all.iter().filter(|region| region.len > 0).collect();
+        by_start.sort_unstable_by_key(|region| region.start);
+        // The furthest end so far of what is written, and of anything.
+        let (mut written, mut any) = (0, 0);
+        for region in by_start {
+            let start = region.start.addr().get();
+            let end = start.saturating_add(region.len);
+            if start < written || (region.is_written && start < any) {
+                return Err(PyValueError::new_err("parameters, gradients or state share memory"));
+            }
+            any = any.max(end);
+            written = if region.is_written { written.max(end) } else { written };
+        }
+        let slice = |region: &Region| {
+            // SAFETY: tensors and buffers are held, by `self` or for 'a, and torch says that so many bytes lie there;
+            // no region that is written overlaps another, and each is given away once for each borrow of `self`.
+            // Another thread of Python's that writes the same tensors meanwhile, or gives them other memory, breaks
+            // torch's own steps as it breaks this one: `_core.pyi` forbids it.
+            unsafe {
+                if region.is_written {
+                    Slice::Write(std::slice::from_raw_parts_mut(region.start.as_ptr(), region.len))
+                } else {
+                    Slice::Read(std::slice::from_raw_parts(region.start.as_ptr(), region.len))
+                }
+            }
+        };
+        Ok(self.all.iter().map(slice).collect())
     }
 }

@@ -4,7 +4,7 @@
 //! |------------------|-----------------------------------------------------------------|
 //! | `values.rs`      | Python objects to values and back                               |
 //! | `tensors.rs`     | `TensorLeaf`, `StoredTensor`, `Alias`, `Named`                  |
-//! | `buffer.rs`      | Python's memory as byte sources and sinks; the only unsafe code |
+//! | `buffer.rs`      | Python's memory as sources, sinks, slices; the only unsafe code |
 //! | `repository.rs`  | `Repository`                                                    |
 //! | `records.rs`     | `CommitInfo`, `CommitResult`, `Resolved`, `Operation`           |
 //! | `checks.rs`      | `fsck`, `repair`                                                |
@@ -19,6 +19,7 @@ mod buffer;
 mod checks;
 mod errors;
 mod job;
+mod optim;
 mod records;
 mod repository;
 mod tensors;
@@ -31,6 +32,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use super::checks::{Finding, FsckReport, RepairReport, fsck, repair};
+    #[pymodule_export]
+    use super::optim::{Moments, cpu_capabilities, decode_moment, encode_moment, step_adamw, step_lion, step_sgd};
     #[pymodule_export]
     use super::records::{CommitInfo, CommitResult, Operation, Resolved};
     #[pymodule_export]

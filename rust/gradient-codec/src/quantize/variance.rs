@@ -29,6 +29,18 @@ pub enum Rounding {
     },
 }
 
+impl Rounding {
+    /// Returns what lots are drawn with: another key for each tensor, by its number, and for each of its steps.
+    #[must_use]
+    pub fn key(tensor: u64, step: u64) -> u32 {
+        // SplitMix64 (Steele, Lea, Flood 2014), its high half.
+        let mut word = tensor.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ step.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((word ^ (word >> 31)) >> 32) as u32
+    }
+}
+
 /// What [`decode`] gives is to be multiplied by the scale.
 #[inline(always)]
 pub fn decode<L: Lanes>(lanes: L, codes: &[u8; LANES]) -> L::Floats {

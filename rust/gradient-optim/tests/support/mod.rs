@@ -1,7 +1,7 @@
 //! Parameters with their state, and numbers to train them with.
 #![expect(clippy::cast_precision_loss, reason = "small numbers")]
 
-use gradient_optim::{Blocks, Codes, LaneKind, OptimError, Tensor};
+use gradient_optim::{Blocks, Codes, Fixed, Floats, LaneKind, Moment, OptimError, Tensor};
 
 /// Rows and their length: whole blocks, many tiles, short ends, rows that are shorter than a block.
 pub(crate) const SHAPES: [(usize, usize); 7] =
@@ -36,10 +36,10 @@ impl Own {
     pub(crate) fn tensor<'a>(&'a mut self, grad: &'a [f32], key: u32, has_variance: bool) -> Tensor<'a> {
         let variance = Codes { codes: &mut self.variance[..], scales: &mut self.variance_scales[..] };
         Tensor {
-            param: &mut self.param,
-            grad,
-            momentum: Codes { codes: &mut self.momentum, scales: &mut self.momentum_scales },
-            variance: if has_variance { variance } else { Codes::default() },
+            param: Floats::F32(&mut self.param),
+            grad: Fixed::F32(grad),
+            momentum: Moment::Codes(Codes { codes: &mut self.momentum, scales: &mut self.momentum_scales }),
+            variance: if has_variance { Moment::Codes(variance) } else { Moment::None },
             row_len: self.row_len,
             key,
         }
