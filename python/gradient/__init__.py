@@ -22,7 +22,7 @@ else:
         warnings.warn("gradient runs on a debug build of its compiled module: many times slower", stacklevel=2)
 
 if TYPE_CHECKING:
-    from gradient import errors, state
+    from gradient import errors, optim, state
     from gradient._core import __version__
     from gradient.config import GradientConfig
     from gradient.engine import CommitHandle, GradientEngine, load
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         StateMismatchError,
         StorageError,
     )
+    from gradient.optim import auto_wrap, wrap
     from gradient.repo import Repo
     from gradient.state import resumable
     from gradient.stored import StoredTensor
@@ -70,15 +71,18 @@ __all__ = [
     "StoredTensor",
     "WorkspaceConfig",
     "__version__",
+    "auto_wrap",
     "errors",
     "find_repo",
     "find_workspace",
     "init_repo",
     "init_workspace",
     "load",
+    "optim",
     "resolve_context",
     "resumable",
     "state",
+    "wrap",
 ]
 
 _HOME = {
@@ -87,6 +91,8 @@ _HOME = {
     "CommitHandle": "engine",
     "load": "engine",
     "Repo": "repo",
+    "auto_wrap": "optim",
+    "wrap": "optim",
     "resumable": "state",
     "StoredTensor": "stored",
     "__version__": "_core",
@@ -118,11 +124,11 @@ _HOME = {
         "workspace",
     ),
 }
-"""Public names and the modules that they live in; `errors` and `state` are modules themselves."""
+"""Public names and the modules that they live in; `errors`, `optim` and `state` are modules themselves."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("errors", "state"):
+    if name in ("errors", "optim", "state"):
         return importlib.import_module(f"gradient.{name}")
     home = _HOME.get(name)
     if home is None:

@@ -1,0 +1,151 @@
+"""Steps by the optimizer's own code, one parameter at a time: decoded, stepped, coded again.
+
+The optimizer sees one group with the parameters of the moment and nothing else. What it changes of its own numbers (a
+count of steps in the group, say) is put back before each part, and has to come out the same from all of them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gradient.coded import Coded
+from gradient.errors import InvalidInputError
+from gradient.optim.kept import Counter, Packed, full
+from gradient.optim.native import beta2_of
+from gradient.optim.store import StateStore
+from gradient.optim.views import Facts
+
+if TYPE_CHECKING:
+    from gradient.optim.policies import Policy
+
+_PLAIN = (bool, int, float, complex, str, type(None), tuple)
+
+
+class GenericSteps:
+    """The generic path of one optimizer.
+
+    Args:
+        optimizer: The optimizer; its groups and state are swapped while its own code runs.
+        step: Its own step, without hooks.
+        store: Where its state is.
+        policy: Which codecs that has.
+        trusted: The class is known to step each parameter by itself.
+        measure: Measure the errors of what is coded.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        step: Callable[[Optimizer], Any],
+        store: StateStore,
+        policy: Policy,
+        *,
+        trusted: bool,
+        measure: bool = False,
+    ) -> None:
+        self.optimizer = optimizer
+        self.store = store
+        self.policy = policy
+        self.measure = measure
+        self._step = step
+        self._trusted = trusted
+
+    def step(self, work: list[tuple[dict[str, Any], list[Tensor]]]) -> None:
+        """Do a step.
+
+        Args:
+            work: Groups and those of their parameters that are stepped here.
+
+        Raises:
+            InvalidInputError: The optimizer keeps something for all parameters together (`not-per-parameter`); in
+                the first step, after which everything is as it was.
+        """
+        parts = [(group, part) for group, params in work for part in self._parts(params)]
+        own = _plain(vars(self.optimizer))
+        agreed: dict[str, Any] | None = None
+        groups: dict[int, dict[str, Any]] = {}
+        undo: list[tuple[Tensor, Tensor, dict[Any, Any] | None]] = []
+        try:
+            for group, params in parts:
+                if not self._trusted:
+                    undo += [(param, param.detach().clone(), self.store.entries.get(param)) for param in params]
+                vars(self.optimizer).update(own)
+                after = self._part(group, params)
+                fields = _plain(vars(self.optimizer))
+                agreed = fields if agreed is None else agreed
+                self._compare(agreed, fields, "the optimizer's")
+                self._compare(groups.setdefault(id(group), after), after, "a group's")
+        except InvalidInputError:
+            vars(self.optimizer).update(own)
+            for param, values, entry in reversed(undo):
+                param.detach().copy_(values)
+                self.store.drop(param)
+                if entry is not None:
+                    self.store.entries[param] = entry
+            raise
+        self._trusted = True
+        for group, _ in work:
+            group.update(groups.get(id(group), {}))
+
+    def _parts(self, params: list[Tensor]) -> list[list[Tensor]]:
+        """Cut parameters into those whose state is in full, all together, and the others, one by one."""
+        entries = self.store.entries
+        in_full = [
+            param
+            for param in params
+            if entries.get(param) and not any(isinstance(value, Coded | Packed) for value in entries[param].values())
+        ]
+        together = set(map(id, in_full))
+        return [*([in_full] if in_full else []), *([param] for param in params if id(param) not in together)]
+
+    def _part(self, group: dict[str, Any], params: list[Tensor]) -> dict[str, Any]:
+        """Run the optimizer on some parameters of a group, and keep their state; returns the group's numbers."""
+        optimizer, entries = self.optimizer, self.store.entries
+        part = {**group, "params": params}
+        if "param_names" in group:
+            names = {id(param): name for param, name in zip(group["params"], group["param_names"], strict=True)}
+            part["param_names"] = [names[id(param)] for param in params]
+        before = vars(optimizer)["param_groups"], vars(optimizer)["state"]
+        state: dict[Tensor, dict[Any, Any]] = defaultdict(dict)
+        for param in params:
+            if entries.get(param):
+                state[param] = {key: full(value, param.device) for key, value in entries[param].items()}
+        optimizer.param_groups, optimizer.state = [part], state
+        try:
+            self._step(optimizer)
+        finally:
+            optimizer.param_groups, optimizer.state = before
+        for param in params:
+            self._keep(param, state.pop(param, {}), beta2_of(group))
+        return _plain(part)
+
+    def _keep(self, param: Tensor, state: Mapping[Any, Any], beta2: float | None) -> None:
+        if "step" in state:
+            number = int(state["step"])
+        else:
+            counter: Counter = self.store.counter(param)
+            counter.value += 1
+            number = counter.value
+        codecs = self.policy.get_codecs(param, Facts(state), number)
+        self.store.commit(param, state, codecs, beta2=beta2, measure=self.measure)
+
+    def _compare(self, expected: Mapping[str, Any], found: Mapping[str, Any], whose: str) -> None:
+        for key in expected.keys() | found.keys():
+            if repr(expected.get(key)) != repr(found.get(key)):
+                kind = type(self.optimizer).__name__
+                raise InvalidInputError(
+                    f"{kind} can not be wrapped: {whose} {key} depends on all parameters together "
+                    f"({expected.get(key)!r} and {found.get(key)!r} from two of them)",
+                    code="not-per-parameter",
+                    hint="use the optimizer as it is; its state stays in full precision",
+                )
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the fields that are plain values; a copy of them is a value of its own."""
+    return {key: value for key, value in fields.items() if isinstance(value, _PLAIN)}

@@ -1,0 +1,94 @@
+"""Another policy for some parameters: by name, by shape, by the module that has them."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradient.errors import InvalidInputError
+from gradient.optim.codecs import Codec
+from gradient.optim.policies.eight_bit import EightBitPolicy
+from gradient.optim.policies.policy import ParameterFacts, Policy
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Parameters, and the policy that they have. All that is given has to hold.
+
+    Attributes:
+        policy: The policy; None keeps their state in full.
+        name: A pattern of the parameter's name, as `*.embed.weight`.
+        module: A type of module, or several.
+        shape: Says of a parameter's shape whether it is meant.
+    """
+
+    policy: Policy | None
+    name: str | None = None
+    module: type[nn.Module] | tuple[type[nn.Module], ...] | None = None
+    shape: Callable[[torch.Size], bool] | None = None
+
+    def holds(self, param: Tensor, facts: ParameterFacts) -> bool:
+        """Tell whether a parameter is meant."""
+        if self.name is not None and not fnmatch.fnmatchcase(facts.name or "", self.name):
+            return False
+        if self.module is not None and not isinstance(facts.module, self.module):
+            return False
+        return self.shape is None or bool(self.shape(param.shape))
+
+
+class SelectivePolicy(Policy):
+    """The policy of the first rule that holds for a parameter.
+
+    Args:
+        rules: The rules. Names and modules are known if `wrap` is given the model; names also if the optimizer was
+            made from `model.named_parameters()`.
+        default: The policy where none holds; default: `EightBitPolicy()`.
+    """
+
+    def __init__(self, rules: Sequence[Rule], default: Policy | None = None) -> None:
+        for rule in rules:
+            if not isinstance(rule, Rule):
+                raise InvalidInputError(f"{rule!r} is no gradient.optim.Rule", code="bad-option")
+        self.rules = list(rules)
+        self.default = default or EightBitPolicy()
+        self._facts: dict[Tensor, ParameterFacts] = {}
+
+    def bind(self, facts: Mapping[Tensor, ParameterFacts]) -> None:
+        """See `Policy.bind`."""
+        for rule in self.rules:
+            for what, unknown in (
+                ("name", rule.name is not None and any(fact.name is None for fact in facts.values())),
+                ("module", rule.module is not None and any(fact.module is None for fact in facts.values())),
+            ):
+                if unknown:
+                    raise InvalidInputError(
+                        f"a rule chooses by {what}, and not every parameter's {what} is known",
+                        code="names-unknown",
+                        hint="give the model: gradient.wrap(optimizer, policy, model=model)",
+                    )
+        self._facts = dict(facts)
+        for policy in (self.default, *(rule.policy for rule in self.rules)):
+            if policy is not None:
+                policy.bind(facts)
+
+    def get_codecs(self, param: Tensor, state: Mapping[str, Any], step: int) -> dict[str, Codec]:
+        """See `Policy.get_codecs`."""
+        facts = self._facts.get(param, ParameterFacts())
+        rule = next((rule for rule in self.rules if rule.holds(param, facts)), None)
+        policy = self.default if rule is None else rule.policy
+        return {} if policy is None else policy.get_codecs(param, state, step)
+
+    def next_change(self, step: int) -> int | None:
+        """Give the next of any of the policies."""
+        policies = [self.default, *(rule.policy for rule in self.rules if rule.policy is not None)]
+        changes = [policy.next_change(step) for policy in policies]
+        return min((change for change in changes if change is not None), default=None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Parameters and modules are the run's; `wrap` binds them again.
+        return {**vars(self), "_facts": {}}

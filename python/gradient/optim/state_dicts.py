@@ -1,0 +1,164 @@
+"""State dicts of wrapped optimizers: torch's own form, and codes as they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from gradient import coded
+from gradient.coded import BLOCKWISE, WIDTHS, Coded
+from gradient.errors import InvalidInputError
+from gradient.optim.kept import Counter, full, say_once
+from gradient.optim.store import codec_for
+from gradient.optim.views import OptimizerState
+
+if TYPE_CHECKING:
+    from gradient.optim.wrapper import OptimizerWrapper
+
+Format: TypeAlias = Literal["torch", "native"]
+
+STEPS = "gradient_steps"
+"""Key of a native state dict: numbers of steps of parameters whose state has none."""
+_MARK = "gradient_coded"
+"""Key that says that a mapping is a tensor that is coded, and in which version of this form."""
+_VERSION = 1
+
+
+class Box:
+    """A value that torch hands through a load as it is."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def give(optimizer: OptimizerWrapper, give_torch: Callable[[], dict[str, Any]], form: Format) -> dict[str, Any]:
+    """Give the state dict; see `OptimizerWrapper.state_dict`."""
+    if form == "torch":
+        return give_torch()
+    if form != "native":
+        raise InvalidInputError(f'format is "torch" or "native" and no {form!r}', code="bad-option")
+    given = give_torch()
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    numbers = [number for group in given["param_groups"] for number in group["params"]]
+    by_number = dict(zip(numbers, params, strict=True))
+    entries, steps = optimizer.store.entries, optimizer.store.steps
+    given["state"] = {
+        number: {key: _given(value, by_number[number]) for key, value in entries[by_number[number]].items()}
+        if number in by_number
+        else value
+        for number, value in given["state"].items()
+    }
+    given[STEPS] = {number: steps[param].value for number, param in by_number.items() if param in steps}
+    return given
+
+
+def take(
+    optimizer: OptimizerWrapper, take_torch: Callable[[dict[str, Any]], None], state_dict: Mapping[str, Any]
+) -> None:
+    """Take a state dict; see `OptimizerWrapper.load_state_dict`."""
+    steps: dict[Any, int] = {}
+
+    def boxed(_: Any, given: dict[str, Any]) -> dict[str, Any]:
+        # The last of the hooks: whatever others have made of the state dict is here.
+        steps.update(given.get(STEPS, {}))
+        return {**given, "state": {number: Box(value) for number, value in given["state"].items()}}
+
+    handle = optimizer.register_load_state_dict_pre_hook(boxed)
+    before = optimizer.store.steps
+    optimizer.store.steps = {}
+    try:
+        # Numbers of steps are asked for by the policy while the state is taken.
+        numbers = (number for group in state_dict["param_groups"] for number in group["params"])
+        params = (param for group in optimizer.param_groups for param in group["params"])
+        known = state_dict.get(STEPS, {})
+        for number, param in zip(numbers, params, strict=False):
+            if number in known:
+                optimizer.store.steps[param] = Counter(int(known[number]))
+        take_torch(dict(state_dict))
+    except BaseException:
+        optimizer.store.steps = before
+        raise
+    finally:
+        handle.remove()
+
+
+def unboxed(optimizer: OptimizerWrapper, state: Mapping[Any, Any]) -> OptimizerState:
+    """Take the states that torch has handed through; all of them, or nothing is changed."""
+    taken = {key: _taken(box.value if isinstance(box, Box) else box, key) for key, box in state.items()}
+    store = optimizer.store
+    steps = store.steps
+    store.clear()
+    store.steps = steps
+    is_lossy = False
+    for key, value in taken.items():
+        if isinstance(key, Tensor):
+            is_lossy |= optimizer.set_held_state(key, value)
+        else:
+            store.entries[key] = value
+    store.steps = steps
+    if is_lossy:
+        say_once("the state that was loaded is in full precision, and was coded as the policy says")
+    return OptimizerState(store)
+
+
+def _given(value: Any, param: Tensor) -> Any:
+    if not isinstance(value, Coded):
+        return full(value, param.device)
+    parts = {"codes": value.codes} if value.scales is None else {"codes": value.codes, "scales": value.scales}
+    facts = {"kind": value.kind, "dtype": str(value.dtype).removeprefix("torch."), "number": value.number}
+    return {_MARK: _VERSION, **facts, "count": value.count, **parts}
+
+
+def _taken(value: Any, param: Any) -> Any:
+    """Give a parameter's state in memory of its own, coded where it was given so."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _one(part, key, param) for key, part in value.items()}
+
+
+def _one(value: Any, key: Any, param: Any) -> Any:
+    if isinstance(value, Mapping) and _MARK in value:
+        return from_parts(value, key, param)
+    if not isinstance(value, Tensor) or not isinstance(param, Tensor):
+        return value
+    if key == "step":
+        return value.clone()
+    dtype = param.dtype if value.is_floating_point() and param.is_floating_point() else value.dtype
+    return value.to(device=param.device, dtype=dtype, copy=True)
+
+
+def from_parts(parts: Mapping[str, Any], key: Any, param: Tensor) -> Coded:
+    """Make a coded tensor of its parts, which are copied.
+
+    Raises:
+        InvalidInputError: They do not fit together, or not this parameter.
+    """
+    kind, codes, scales = parts.get("kind"), parts.get("codes"), parts.get("scales")
+    dtype = getattr(torch, str(parts.get("dtype")), None)
+    wanted = BLOCKWISE.get(str(kind)) or WIDTHS.get(str(kind))
+    problem = None
+    if parts.get(_MARK) != _VERSION or wanted is None:
+        problem = f"{kind!r}, version {parts.get(_MARK)!r}, is a form that this version does not know"
+    elif not isinstance(codes, Tensor) or codes.dtype != wanted or not isinstance(dtype, torch.dtype):
+        problem = "its codes have another dtype"
+    elif codes.shape != param.shape:
+        problem = f"it has the shape {list(codes.shape)} and its parameter {list(param.shape)}"
+    elif kind in BLOCKWISE and (
+        not isinstance(scales, Tensor)
+        or scales.dtype != torch.float32
+        or coded.row_len(codes) is None
+        or scales.shape != (coded.num_blocks(codes),)
+    ):
+        problem = "its scales are not one for each block"
+    if problem is not None or not isinstance(codes, Tensor):
+        raise InvalidInputError(f"{key} can not be loaded: {problem}", code="bad-state")
+    codes = codes.to(param.device, copy=True)
+    scales = None if kind not in BLOCKWISE or scales is None else scales.to(param.device, copy=True).contiguous()
+    assert isinstance(dtype, torch.dtype), "it was checked"
+    return Coded(str(kind), codes, scales, dtype, int(parts.get("number", 0)), int(parts.get("count", 0)))
+
+
+__all__ = ["Format", "codec_for", "from_parts", "give", "take", "unboxed"]

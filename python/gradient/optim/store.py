@@ -1,0 +1,200 @@
+"""`StateStore`: the state of an optimizer as it is kept between steps, and how a tensor gets there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradient.coded import FLOATS, Coded
+from gradient.optim.codecs import BuiltinCodec, Codec, FourthRootCodec
+from gradient.optim.kept import Counter, Packed, full, nbytes, say_once
+from gradient.optim.policies import VARIANCES
+
+_FOURTH_ROOTS = (FourthRootCodec(), FourthRootCodec(offload_to_cpu=True))
+
+
+@dataclass
+class KeyStats:
+    """What one key of the state takes, over all parameters.
+
+    Attributes:
+        num_tensors: Tensors by that key.
+        num_coded: Those that are coded.
+        bytes_before: Bytes in full, in the dtype that torch keeps it in.
+        bytes_after: Bytes as they are kept.
+        error: Relative error (2-norm) of the last time that each was coded, all tensors together; None if that was
+            not measured.
+    """
+
+    num_tensors: int = 0
+    num_coded: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    error: float | None = None
+
+
+@dataclass
+class StateStore:
+    """State by parameter and key.
+
+    Args:
+        pin_memory: Keep codes that lie in the memory of the CPU in pages that a GPU reads directly.
+
+    Attributes:
+        entries: State as it is kept: `Coded`, `Packed`, `Counter`, or any value as it is.
+        steps: Numbers of steps of parameters whose state has none.
+        slots: What the kernels hold of the state; whoever changes an entry drops its slot.
+        next_number: What the lots of the next parameter are drawn from.
+        choose: Says which codecs a parameter's state has.
+    """
+
+    pin_memory: bool = False
+    entries: dict[Tensor, dict[Any, Any]] = field(default_factory=dict)
+    steps: dict[Tensor, Counter] = field(default_factory=dict)
+    slots: dict[Tensor, Any] = field(default_factory=dict)
+    next_number: int = 0
+    choose: Callable[[Tensor, Mapping[Any, Any]], Mapping[Any, Codec]] | None = None
+    _measured: dict[Any, dict[Tensor, tuple[float, float]]] = field(default_factory=dict)
+
+    def get_memory_usage(self) -> int:
+        """Give the bytes that the state takes: codes, scales, what is kept in full, and 8 for each number."""
+        return sum(nbytes(value) for entry in self.entries.values() for value in entry.values())
+
+    def stats(self) -> dict[Any, KeyStats]:
+        """Give by key how many tensors there are, and their bytes before and after."""
+        stats: dict[Any, KeyStats] = {}
+        for entry in self.entries.values():
+            for key, value in entry.items():
+                if not isinstance(value, Tensor | Coded | Packed):
+                    continue
+                found = stats.setdefault(key, KeyStats())
+                found.num_tensors += 1
+                found.num_coded += not isinstance(value, Tensor)
+                found.bytes_before += value.shape.numel() * value.dtype.itemsize
+                found.bytes_after += value.nbytes
+        for key, measured in self._measured.items():
+            if key in stats:
+                error, norm = (sum(part) for part in zip(*measured.values(), strict=True))
+                stats[key].error = (error / norm) ** 0.5 if norm else 0.0
+        return stats
+
+    def materialize(self, param_id: Tensor, target_device: torch.device | str | None = None) -> dict[Any, Any]:
+        """Give the state of a parameter in full.
+
+        Args:
+            param_id: The parameter.
+            target_device: Where its tensors go; default: where the parameter is.
+        """
+        device = param_id.device if target_device is None else target_device
+        return {key: full(value, device) for key, value in self.entries.get(param_id, {}).items()}
+
+    def commit(
+        self,
+        param_id: Tensor,
+        state: Mapping[Any, Any],
+        codecs: Mapping[Any, Codec],
+        *,
+        beta2: float | None = None,
+        measure: bool = False,
+    ) -> None:
+        """Take the state of a parameter.
+
+        Args:
+            param_id: The parameter.
+            state: Its state, in full or as it is kept; a tensor that is not coded is kept itself.
+            codecs: Codecs by key; what has none is kept as it is.
+            beta2: How much second moments keep of themselves a step; None if unknown.
+            measure: Measure the errors.
+        """
+        before = self.entries.get(param_id, {})
+        entry: dict[Any, Any] = {}
+        for key, value in state.items():
+            codec = codecs.get(key)
+            if codec is not None and isinstance(value, Coded | Packed):
+                value = value.decode(param_id.device)
+            if codec is None or not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() == 0:
+                entry[key] = value
+                continue
+            entry[key] = kept = self.encode(value, codec_for(key, codec), before.get(key), beta2=beta2)
+            if measure and kept is not value:
+                self.measure(param_id, key, value, kept)
+        self.entries[param_id] = entry
+        self.slots.pop(param_id, None)
+
+    def encode(self, value: Tensor, codec: Codec, before: Any = None, *, beta2: float | None = None) -> Any:
+        """Code a tensor, as a codec says.
+
+        Args:
+            value: The tensor.
+            codec: The codec.
+            before: How its place was kept before; lots go on from there.
+            beta2: See `commit`.
+
+        Returns:
+            `Coded` or `Packed`; the tensor itself if it is as the codec wants it.
+        """
+        if not isinstance(codec, BuiltinCodec):
+            packed = codec.encode(value)
+            return Packed(codec, _pinned(packed) if self.pin_memory else packed, value.shape, value.dtype)
+        if codec.kind == FLOATS.get(value.dtype) and not codec.offload_to_cpu:
+            return value
+        number, count = 0, None
+        if codec.draws_lots(beta2):
+            is_known = isinstance(before, Coded) and before.kind == codec.kind
+            number, count = (before.number, before.count + 1) if is_known else (self.new_number(), 0)
+        coded = codec.encode_as(value, number=number, count=count)
+        if not self.pin_memory:
+            return coded
+        scales = None if coded.scales is None else _pinned(coded.scales)
+        return Coded(coded.kind, _pinned(coded.codes), scales, coded.dtype, coded.number, coded.count)
+
+    def measure(self, param: Tensor, key: Any, value: Tensor, kept: Any) -> None:
+        """Measure what coding has done to a tensor."""
+        exact = value.double()
+        error = full(kept, value.device).double() - exact
+        self._measured.setdefault(key, {})[param] = float(error.square().sum()), float(exact.square().sum())
+
+    def drop(self, param: Tensor) -> None:
+        """Forget the state of a parameter."""
+        for part in (self.entries, self.steps, self.slots, *self._measured.values()):
+            part.pop(param, None)
+
+    def clear(self) -> None:
+        """Forget all state."""
+        for part in (self.entries, self.steps, self.slots, self._measured):
+            part.clear()
+
+    def counter(self, param: Tensor) -> Counter:
+        """Give the number of steps of a parameter whose state has none, to be counted up."""
+        return self.steps.setdefault(param, Counter(0))
+
+    def new_number(self) -> int:
+        """Give a number that no parameter has."""
+        self.next_number += 1
+        return self.next_number - 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "slots": {}, "choose": None, "_measured": {}}
+
+    def __repr__(self) -> str:
+        return f"StateStore({len(self.entries)} parameters, {self.get_memory_usage():,} bytes)"
+
+
+def codec_for(key: Any, codec: Codec) -> Codec:
+    """Give the codec that a key really has: a second moment in eight bits is a fourth root, and that is said."""
+    if key in VARIANCES and isinstance(codec, BuiltinCodec) and codec.kind == "signed-sqrt":
+        say_once(f"{key} is a second moment: {type(codec).__name__} codes it as FourthRootCodec does")
+        return _FOURTH_ROOTS[codec.offload_to_cpu]
+    return codec
+
+
+def _pinned(packed: Any) -> Any:
+    if isinstance(packed, Tensor):
+        return packed.pin_memory() if packed.device.type == "cpu" else packed
+    if type(packed) is tuple:
+        return tuple(_pinned(part) for part in packed)
+    return packed

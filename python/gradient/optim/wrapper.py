@@ -1,0 +1,350 @@
+"""`OptimizerWrapper`: what a wrapped optimizer does otherwise than before."""
+
+from __future__ import annotations
+
+import functools
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from gradient.coded import Coded
+from gradient.errors import InvalidInputError
+from gradient.optim import state_dicts
+from gradient.optim.codecs import Codec
+from gradient.optim.generic import GenericSteps
+from gradient.optim.kept import Counter, Packed, full, say_once
+from gradient.optim.native import RULES, NativeSteps
+from gradient.optim.policies import EightBitPolicy, ParameterFacts, Policy
+from gradient.optim.store import StateStore
+from gradient.optim.views import OptimizerState
+
+if TYPE_CHECKING:
+    from gradient.optim.state_dicts import Format
+
+PASSED_THROUGH: tuple[type[Optimizer], ...] = (LBFGS,)
+"""Classes whose state is left as it is."""
+
+
+@dataclass
+class Settings:
+    """What an optimizer was wrapped with."""
+
+    policy: Policy
+    model: Any = None
+    pin_memory: bool = False
+    profile: bool = False
+    measure_error: bool = False
+
+
+class OptimizerWrapper(Optimizer):
+    """A wrapped optimizer: still the same object, and of the class that it had.
+
+    Made by `gradient.wrap`; `OptimizerWrapper(optimizer, ...)` is the same call. What is not named here is the
+    optimizer's own.
+    """
+
+    inner_class: ClassVar[type[Optimizer]]
+    """The class that the optimizer had."""
+
+    # Set by `adopt`.
+    _settings: Settings
+    _store: StateStore
+    _native: NativeSteps | None
+    _generic: GenericSteps
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Wrap the optimizer that is given."""
+        if cls is not OptimizerWrapper:
+            return super().__new__(cls)
+        from gradient.optim.wrap import wrap
+
+        return wrap(*args, **kwargs)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing is left to do."""
+
+    @property
+    def store(self) -> StateStore:
+        """The state, as it is kept."""
+        return self._store
+
+    @property
+    def policy(self) -> Policy:
+        """Which codecs the state has."""
+        return self._settings.policy
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer itself, for what was written for torch-optstate."""
+        return self
+
+    last_step_timings: dict[str, float]
+    """Seconds of the last step with `profile=True`: `native`, `generic` and `step`, which is both."""
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        # True makes GradScaler leave unscaling to the step.
+        return self._native is not None and not any(params for _, params in self._divided()[1])
+
+    @_step_supports_amp_scaling.setter
+    def _step_supports_amp_scaling(self, value: bool) -> None:
+        """Take what fused optimizers say of themselves; here it depends on who steps."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Do a step.
+
+        Args:
+            closure: Called first, once, with gradients enabled; its loss is returned.
+
+        Raises:
+            InvalidInputError: A parameter has another shape than its state; or the optimizer turns out to keep
+                something for all parameters together.
+
+        Guarantees:
+            At most one parameter's state is in full precision at a time, on the generic path; with the fused kernels
+            none ever is.
+        """
+        if issubclass(self.inner_class, PASSED_THROUGH):
+            return inner_step(self.inner_class)(self, closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None and float(found_inf):
+            return loss
+        native, generic = self._divided()
+        start = time.perf_counter()
+        if native and self._native is not None:
+            scale = getattr(self, "grad_scale", None)
+            self._native.step(native, 1.0 if scale is None else 1.0 / float(scale))
+        middle = time.perf_counter()
+        if any(params for _, params in generic):
+            self._generic.step(generic)
+        if self._settings.profile:
+            end = time.perf_counter()
+            self.last_step_timings = {"native": middle - start, "generic": end - middle, "step": end - start}
+        return loss
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """See `Optimizer.add_param_group`."""
+        super().add_param_group(param_group)
+        if "_settings" in vars(self):
+            self._bind()
+
+    def state_dict(self, *, format: Format = "torch") -> dict[str, Any]:  # noqa: A002 - as files call it.
+        """Give the state and the groups.
+
+        Args:
+            format: "torch" gives what the optimizer would give unwrapped, in full precision, each tensor decoded when
+                it is read; "native" gives codes and scales as they are kept, for `torch.save`, which
+                `torch.load(weights_only=True)` reads. Loading them goes on with the same bits.
+
+        Raises:
+            InvalidInputError: The format is unknown.
+        """
+        return state_dicts.give(self, super().state_dict, format)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Take the state of either format, of this optimizer or of one that is not wrapped.
+
+        Tensors in full are coded as the policy says; that is a loss of precision, which is said once. Codes are taken
+        as they are.
+
+        Raises:
+            InvalidInputError: Codes are of a kind or a shape that do not fit.
+            ValueError: The groups do not fit.
+        """
+        state_dicts.take(self, super().load_state_dict, state_dict)
+
+    def held_state(self, param: Tensor) -> dict[Any, Any]:
+        """Give the state of a parameter as a commit stores it: codes as `gradient.coded.Coded`, all else in full."""
+        return {
+            key: value if isinstance(value, Coded) else full(value, param.device)
+            for key, value in self._store.entries.get(param, {}).items()
+        }
+
+    def set_held_state(self, param: Tensor, state: Mapping[Any, Any]) -> bool:
+        """Take the state of a parameter as `held_state` gives it; in full it is coded as the policy says.
+
+        Returns:
+            Whether something was coded that had been in full, or otherwise.
+        """
+        self._store.drop(param)
+        if not state:
+            return False
+        entry = dict(state)
+        self._store.next_number = max(
+            [self._store.next_number, *(v.number + 1 for v in entry.values() if isinstance(v, Coded))]
+        )
+        codecs = self._choose(param, entry)
+        lossy = {}
+        for key, codec in codecs.items():
+            value = entry[key]
+            held = value.kind if isinstance(value, Coded) else None
+            wanted = getattr(state_dicts.codec_for(key, codec), "kind", "")
+            if held != wanted and not (held is None and wanted == "float32"):
+                lossy[key] = codec
+        self._store.commit(param, entry, lossy)
+        return bool(lossy)
+
+    def held_steps(self) -> dict[Tensor, int]:
+        """Give the numbers of steps of parameters whose state does not count them."""
+        return {param: counter.value for param, counter in self._store.steps.items()}
+
+    def set_held_steps(self, steps: Mapping[Tensor, int]) -> None:
+        """Take what `held_steps` gives."""
+        self._store.slots.clear()
+        self._store.steps = {param: Counter(number) for param, number in steps.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = {**super().__getstate__(), "_settings": self._settings}
+        if isinstance(self._settings.model, nn.Module):
+            state["_settings"] = Settings(**{**vars(self._settings), "model": None})
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        held = state.get("state")
+        if held is not None and not isinstance(held, OptimizerState):
+            # From `Optimizer.load_state_dict`.
+            state["state"] = state_dicts.unboxed(self, held)
+        super().__setstate__(state)
+        if held is not None and isinstance(held, OptimizerState):
+            adopt(self, self._settings, held.store)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The class was made at run time: whoever unpickles makes it again.
+        return (_unpickled, (self.inner_class,), self.__getstate__())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OptimizerWrapper:
+        import copy
+
+        made: OptimizerWrapper = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return made
+
+    def _divided(self) -> tuple[list[tuple[Any, list[Tensor]]], list[tuple[Any, list[Tensor]]]]:
+        """Divide the parameters that have gradients: by group, those for the kernels and the others."""
+        native: list[tuple[Any, list[Tensor]]] = []
+        generic: list[tuple[Any, list[Tensor]]] = []
+        for group in self.param_groups:
+            params = [param for param in group["params"] if param.grad is not None]
+            if self._native is None or not self._native.rule.takes(group):
+                generic.append((group, params))
+                continue
+            takes = [self._native.takes(param) for param in params]
+            if all(takes):
+                native.append((group, params))
+                continue
+            native.append((group, [param for param, own in zip(params, takes, strict=True) if own]))
+            generic.append((group, [param for param, own in zip(params, takes, strict=True) if not own]))
+        return native, generic
+
+    def _choose(self, param: Tensor, state: Mapping[Any, Any]) -> Mapping[Any, Codec]:
+        """Say which codecs a state has that did not come from a step."""
+        from gradient.optim.views import Facts
+
+        if issubclass(self.inner_class, PASSED_THROUGH):
+            return {}
+        facts = state if isinstance(state, Facts) else Facts(state)
+        step = state.get("step")
+        counter = self._store.steps.get(param)
+        if step is not None:
+            number = step.value if isinstance(step, Counter) else int(step)
+        else:
+            number = counter.value if counter is not None else 1
+        return self.policy.get_codecs(param, facts, max(number, 1))
+
+    def _bind(self) -> None:
+        """Tell the policy what is known of the parameters."""
+        facts: dict[Tensor, ParameterFacts] = {}
+        model = self._settings.model
+        models = model.values() if isinstance(model, Mapping) else [] if model is None else [model]
+        for one in models:
+            for prefix, module in one.named_modules():
+                for name, param in module.named_parameters(recurse=False):
+                    facts.setdefault(param, ParameterFacts(f"{prefix}.{name}" if prefix else name, module))
+        for group in self.param_groups:
+            names = group.get("param_names") or [None] * len(group["params"])
+            for param, name in zip(group["params"], names, strict=True):
+                if param not in facts:
+                    facts[param] = ParameterFacts(name)
+        own = {param for group in self.param_groups for param in group["params"]}
+        self.policy.bind({param: fact for param, fact in facts.items() if param in own})
+
+
+def adopt(optimizer: OptimizerWrapper, settings: Settings, store: StateStore) -> None:
+    """Give an optimizer of a generated class what it needs."""
+    rule = RULES.get(optimizer.inner_class)
+    store.choose = optimizer._choose
+    vars(optimizer).pop("_step_supports_amp_scaling", None)
+    optimizer._settings, optimizer._store = settings, store
+    optimizer.last_step_timings = {}
+    measure = settings.measure_error
+    optimizer._native = None if rule is None else NativeSteps(store, settings.policy, rule, measure=measure)
+    trusted = optimizer.inner_class.__module__.startswith(("torch.optim", "gradient.optim"))
+    step = inner_step(optimizer.inner_class)
+    optimizer._generic = GenericSteps(optimizer, step, store, settings.policy, trusted=trusted, measure=measure)
+    optimizer.state = OptimizerState(store)
+    optimizer._bind()
+    if issubclass(optimizer.inner_class, PASSED_THROUGH):
+        say_once(f"{optimizer.inner_class.__name__} keeps its state in full precision: it is no state by parameter")
+
+
+def inner_step(kind: type[Optimizer]) -> Callable[..., Any]:
+    """Give the step of a class without torch's hooks, which are those of the whole step."""
+    step: Any = kind.step
+    return step.__wrapped__ if getattr(step, "hooked", False) else step
+
+
+@functools.cache
+def wrapped_class(kind: type[Optimizer]) -> type[OptimizerWrapper]:
+    """Give the class of wrapped optimizers of a class."""
+    fields = {"inner_class": kind, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    return type(f"Wrapped{kind.__name__}", (OptimizerWrapper, kind), fields)
+
+
+def repeat_schedulers_patch(optimizer: Optimizer) -> None:
+    """Patch the step as a scheduler does, if one had: its patch calls the step of the class that was.
+
+    Raises:
+        InvalidInputError: Somebody else has replaced the step of this optimizer.
+    """
+    patched = vars(optimizer).pop("step", None)
+    if patched is None:
+        return
+    if not hasattr(patched, "_wrapped_by_lr_sched"):
+        optimizer.step = patched
+        raise InvalidInputError(
+            f"the step of this {type(optimizer).__name__} was replaced by somebody else's",
+            code="step-replaced",
+            hint="wrap the optimizer before whatever replaces optimizer.step",
+        )
+    reference = weakref.ref(optimizer)
+    step: Any = type(optimizer).step
+
+    @functools.wraps(step)
+    def tracked(*args: Any, **kwargs: Any) -> Any:
+        live: Any = reference()
+        live._opt_called = True
+        return step.__get__(live, type(live))(*args, **kwargs)
+
+    tracked._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+    optimizer.step = tracked  # type: ignore[method-assign]
+
+
+def _unpickled(kind: type[Optimizer]) -> Any:
+    made = wrapped_class(kind)
+    return made.__new__(made)
+
+
+__all__ = ["OptimizerWrapper", "Packed", "Settings", "adopt", "wrapped_class"]
