@@ -23,9 +23,7 @@ _VARIANCE_SCALE_MIN = 2.0**-94
 _MASK = 0xFFFFFFFF
 
 
-def encode(
-    kind: str, values: Tensor, codes: Tensor, scales: Tensor, row_len: int, lot: tuple[int, int] | None
-) -> None:
+def encode(kind: str, values: Tensor, codes: Tensor, scales: Tensor, row_len: int, lot: tuple[int, int] | None) -> None:
     """Code `values`, one dimension, into `codes` and `scales`."""
     if kind == "fourth-root" and bool((values < 0).any()):
         from gradient.errors import InvalidInputError

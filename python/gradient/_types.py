@@ -29,6 +29,15 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
+@runtime_checkable
+class CompressedOptimizer(Protocol):
+    """An optimizer whose state is kept coded: what `gradient.wrap` makes."""
+
+    def held_state(self, param: Any, /) -> dict[Any, Any]: ...
+    def set_held_state(self, param: Any, state: Mapping[Any, Any], /, steps: int | None = None) -> bool: ...
+    def held_steps(self) -> dict[Any, int]: ...
+
+
 class ReadableTensor(Protocol):
     """A tensor of a commit: what `_core.StoredTensor` and `gradient.stored.StoredTensor` have in common."""
 

@@ -89,9 +89,7 @@ class Coded:
         if codes.device.type != "cpu":
             _coded_ops.decode(self.kind, flat(codes), scales, flat(values), length)
         elif codes.numel():
-            _core.decode_moment(
-                self.kind, FLOATS[dtype], flat(codes), scales, flat(values), row_len=length, **how()
-            )
+            _core.decode_moment(self.kind, FLOATS[dtype], flat(codes), scales, flat(values), row_len=length, **how())
         return values.to(self.dtype)
 
 
@@ -125,15 +123,14 @@ def encode(
     if source.stride() != codes.codes.stride():
         source = torch.empty_like(codes.codes, dtype=source.dtype).copy_(source)
     length = row_len(codes.codes)
-    assert codes.scales is not None and length is not None, "zeros are dense and have scales"
+    assert codes.scales is not None, "these kinds have scales"
+    assert length is not None, "zeros are dense"
     lot = None if count is None else (number, count)
     if values.device.type != "cpu":
         _coded_ops.encode(kind, flat(source), flat(codes.codes), codes.scales, length, lot)
     elif values.numel():
         name = FLOATS[source.dtype]
-        _core.encode_moment(
-            kind, name, flat(source), flat(codes.codes), codes.scales, row_len=length, lot=lot, **how()
-        )
+        _core.encode_moment(kind, name, flat(source), flat(codes.codes), codes.scales, row_len=length, lot=lot, **how())
     if device is None or torch.device(device) == values.device:
         return codes
     return Coded(kind, codes.codes.to(device), codes.scales.to(device), values.dtype, number, codes.count)

@@ -26,8 +26,8 @@ from gradient.optim.policies import (
 )
 from gradient.optim.recomputing import checkpoint_sequential_modules, enable_gradient_checkpointing
 from gradient.optim.store import KeyStats, StateStore
-from gradient.optim.wrap import auto_wrap, wrap
 from gradient.optim.wrapper import OptimizerWrapper
+from gradient.optim.wrapping import auto_wrap, wrap
 
 __all__ = [
     "AdaptiveWarmupPolicy",

@@ -115,11 +115,11 @@ class GenericSteps:
         for param in params:
             if entries.get(param):
                 state[param] = {key: full(value, param.device) for key, value in entries[param].items()}
-        optimizer.param_groups, optimizer.state = [part], state
+        vars(optimizer).update(param_groups=[part], state=state)
         try:
             self._step(optimizer)
         finally:
-            optimizer.param_groups, optimizer.state = before
+            vars(optimizer).update(param_groups=before[0], state=before[1])
         for param in params:
             self._keep(param, state.pop(param, {}), beta2_of(group))
         return _plain(part)

@@ -11,7 +11,7 @@ from torch.optim import AdamW
 from gradient.errors import InvalidInputError
 from gradient.optim.codecs import Codec, FourthRootCodec, FP16Codec, FP32Codec
 from gradient.optim.policies import WarmupPolicy
-from gradient.optim.wrap import wrap
+from gradient.optim.wrapping import wrap
 
 _EIGHT_BITS = ("int8", "int8_variance", "int8_all")
 

@@ -108,7 +108,9 @@ class Slot:
 
     def fits(self, param: Tensor) -> bool:
         """Tell whether the parameter still is what it was."""
-        return param.dtype is self.dtype and param.shape == self.shape and param.stride() == self.stride and param.is_cpu
+        return (
+            param.dtype is self.dtype and param.shape == self.shape and param.stride() == self.stride and param.is_cpu
+        )
 
     def view(self, tensor: Tensor) -> Tensor:
         """Give the elements of the parameter or its gradient in the order that the parameter has in memory."""
@@ -171,9 +173,9 @@ class NativeSteps:
         expected = [self._exact(*one) for one in stepped] if self.measure else []
         self.rule.step(calls, **coded.how())
         torch.autograd.graph.increment_version([param for param, *_ in stepped])
-        for param, exact in zip(stepped, expected, strict=False):
-            for key, value in exact.items():
-                self.store.measure(param[0], key, value, self.store.entries[param[0]][key])
+        for (param, *_), exact in zip(stepped, expected, strict=False):
+            for name, value in exact.items():
+                self.store.measure(param, name, value, self.store.entries[param][name])
         for param, slot, _, group, _ in stepped:
             slot.counter.value += 1
             slot.first = False
@@ -268,7 +270,7 @@ class NativeSteps:
         changed: dict[Any, Codec] = {}
         for key in self.rule.keys:
             codec = codecs.get(key)
-            kind = codec_for(key, codec).kind if isinstance(codec, BuiltinCodec) else None
+            kind = None if codec is None else getattr(codec_for(key, codec), "kind", None)
             value = entry[key]
             held = value.kind if isinstance(value, Coded) else FLOATS.get(value.dtype)
             if codec is not None and kind != held:
@@ -287,7 +289,8 @@ class NativeSteps:
         entry = self.store.entries[param]
         moments = {name: full(entry[name], "cpu").float().clone() for name in self.rule.keys}
         length = coded.row_len(param)
-        assert length is not None and param.grad is not None, "only dense parameters with gradients come here"
+        assert length is not None, "only dense parameters come here"
+        assert param.grad is not None, "only parameters with gradients come here"
         held = _core.Moments(FLOATS[param.dtype], *map(_memory, moments.values()), row_len=length)
         number, _, first = key
         settings = self.rule.settings(group, number, sign, False, first)

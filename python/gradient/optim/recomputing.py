@@ -41,9 +41,10 @@ def checkpoint_sequential_modules(
         preserve_rng_state: Draw the same random numbers when a segment is computed again.
         use_reentrant: See `torch.utils.checkpoint.checkpoint_sequential`.
     """
+    run_in_segments: Any = checkpoint_sequential
 
     def run(inputs: Any) -> Any:
-        return checkpoint_sequential(
+        return run_in_segments(
             list(modules), segments, inputs, preserve_rng_state=preserve_rng_state, use_reentrant=use_reentrant
         )
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from gradient import coded
 from gradient.coded import BLOCKWISE, WIDTHS, Coded
 from gradient.errors import InvalidInputError
-from gradient.optim.kept import Counter, full, say_once
-from gradient.optim.store import codec_for
+from gradient.optim.kept import full, say_once
 from gradient.optim.views import OptimizerState
 
 if TYPE_CHECKING:
@@ -28,10 +27,16 @@ _VERSION = 1
 
 
 class Box:
-    """A value that torch hands through a load as it is."""
+    """A parameter's state, which torch hands through a load as it is.
 
-    def __init__(self, value: Any) -> None:
+    Args:
+        value: The state.
+        steps: Its number of steps, where the state has none.
+    """
+
+    def __init__(self, value: Any, steps: int | None) -> None:
         self.value = value
+        self.steps = steps
 
 
 def give(optimizer: OptimizerWrapper, give_torch: Callable[[], dict[str, Any]], form: Format) -> dict[str, Any]:
@@ -59,46 +64,31 @@ def take(
     optimizer: OptimizerWrapper, take_torch: Callable[[dict[str, Any]], None], state_dict: Mapping[str, Any]
 ) -> None:
     """Take a state dict; see `OptimizerWrapper.load_state_dict`."""
-    steps: dict[Any, int] = {}
 
     def boxed(_: Any, given: dict[str, Any]) -> dict[str, Any]:
         # The last of the hooks: whatever others have made of the state dict is here.
-        steps.update(given.get(STEPS, {}))
-        return {**given, "state": {number: Box(value) for number, value in given["state"].items()}}
+        steps = given.get(STEPS, {})
+        state = {number: Box(value, steps.get(number)) for number, value in given["state"].items()}
+        return {**given, "state": state}
 
     handle = optimizer.register_load_state_dict_pre_hook(boxed)
-    before = optimizer.store.steps
-    optimizer.store.steps = {}
     try:
-        # Numbers of steps are asked for by the policy while the state is taken.
-        numbers = (number for group in state_dict["param_groups"] for number in group["params"])
-        params = (param for group in optimizer.param_groups for param in group["params"])
-        known = state_dict.get(STEPS, {})
-        for number, param in zip(numbers, params, strict=False):
-            if number in known:
-                optimizer.store.steps[param] = Counter(int(known[number]))
         take_torch(dict(state_dict))
-    except BaseException:
-        optimizer.store.steps = before
-        raise
     finally:
         handle.remove()
 
 
 def unboxed(optimizer: OptimizerWrapper, state: Mapping[Any, Any]) -> OptimizerState:
     """Take the states that torch has handed through; all of them, or nothing is changed."""
-    taken = {key: _taken(box.value if isinstance(box, Box) else box, key) for key, box in state.items()}
+    taken = {key: (_taken(box.value, key), box.steps) for key, box in state.items()}
     store = optimizer.store
-    steps = store.steps
     store.clear()
-    store.steps = steps
     is_lossy = False
-    for key, value in taken.items():
+    for key, (value, steps) in taken.items():
         if isinstance(key, Tensor):
-            is_lossy |= optimizer.set_held_state(key, value)
+            is_lossy |= optimizer.set_held_state(key, value, steps=steps)
         else:
             store.entries[key] = value
-    store.steps = steps
     if is_lossy:
         say_once("the state that was loaded is in full precision, and was coded as the policy says")
     return OptimizerState(store)
@@ -159,6 +149,3 @@ def from_parts(parts: Mapping[str, Any], key: Any, param: Tensor) -> Coded:
     scales = None if kind not in BLOCKWISE or scales is None else scales.to(param.device, copy=True).contiguous()
     assert isinstance(dtype, torch.dtype), "it was checked"
     return Coded(str(kind), codes, scales, dtype, int(parts.get("number", 0)), int(parts.get("count", 0)))
-
-
-__all__ = ["Format", "codec_for", "from_parts", "give", "take", "unboxed"]

@@ -112,16 +112,15 @@ class StateStore:
         """
         before = self.entries.get(param_id, {})
         entry: dict[Any, Any] = {}
-        for key, value in state.items():
+        for key, kept in state.items():
             codec = codecs.get(key)
-            if codec is not None and isinstance(value, Coded | Packed):
-                value = value.decode(param_id.device)
+            value = kept if codec is None else full(kept, param_id.device)
             if codec is None or not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() == 0:
                 entry[key] = value
                 continue
-            entry[key] = kept = self.encode(value, codec_for(key, codec), before.get(key), beta2=beta2)
-            if measure and kept is not value:
-                self.measure(param_id, key, value, kept)
+            entry[key] = self.encode(value, codec_for(key, codec), before.get(key), beta2=beta2)
+            if measure and entry[key] is not value:
+                self.measure(param_id, key, value, entry[key])
         self.entries[param_id] = entry
         self.slots.pop(param_id, None)
 
@@ -160,7 +159,8 @@ class StateStore:
 
     def drop(self, param: Tensor) -> None:
         """Forget the state of a parameter."""
-        for part in (self.entries, self.steps, self.slots, *self._measured.values()):
+        parts: tuple[dict[Tensor, Any], ...] = (self.entries, self.steps, self.slots, *self._measured.values())
+        for part in parts:
             part.pop(param, None)
 
     def clear(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,8 +16,15 @@ from gradient.coded import Coded
 from gradient.optim.kept import Counter, Packed, full
 from gradient.optim.store import StateStore
 
+if TYPE_CHECKING:
+    _View = dict[Any, Any]
+else:
 
-class ParameterState(MutableMapping, dict):  # type: ignore[type-arg,misc]
+    class _View(MutableMapping, dict):
+        __slots__ = ()
+
+
+class ParameterState(_View):
     """The state of one parameter.
 
     What is read of a coded tensor is a copy: to change it, assign it. What is assigned is coded as the policy says.
@@ -74,20 +81,15 @@ class ParameterState(MutableMapping, dict):  # type: ignore[type-arg,misc]
     def __ror__(self, other: Any) -> Any:
         return dict(other) | self.copy()
 
-    def __ior__(self, other: Any) -> Any:  # type: ignore[misc,override]
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc,override,unused-ignore]
         self.update(other)
         return self
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mapping) and self.copy() == dict(other.items())
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return repr(self.copy())
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(list(self._entry()))
+        return iter(list(self._entry())[::-1])
 
     def __copy__(self) -> dict[Any, Any]:
         return self.copy()
@@ -132,7 +134,7 @@ class Facts(Mapping):  # type: ignore[type-arg]
                 yield key, value.shape, value.dtype
 
 
-class OptimizerState(MutableMapping, dict):  # type: ignore[type-arg,misc]
+class OptimizerState(_View):
     """The state of all parameters; as torch's, it has an empty one for a parameter that is asked for first.
 
     Args:
@@ -180,16 +182,11 @@ class OptimizerState(MutableMapping, dict):  # type: ignore[type-arg,misc]
         """Give the states by parameter, as a dict."""
         return dict(self.items())
 
-    __hash__ = None  # type: ignore[assignment]
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
     def __repr__(self) -> str:
         return f"{self.store!r}"
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(list(self.store.entries))
+        return iter(list(self.store.entries)[::-1])
 
     def __copy__(self) -> OptimizerState:
         return OptimizerState(copy.copy(self.store))

@@ -18,10 +18,10 @@ from gradient.errors import InvalidInputError
 from gradient.optim import state_dicts
 from gradient.optim.codecs import Codec
 from gradient.optim.generic import GenericSteps
-from gradient.optim.kept import Counter, Packed, full, say_once
+from gradient.optim.kept import Counter, full, say_once
 from gradient.optim.native import RULES, NativeSteps
-from gradient.optim.policies import EightBitPolicy, ParameterFacts, Policy
-from gradient.optim.store import StateStore
+from gradient.optim.policies import ParameterFacts, Policy
+from gradient.optim.store import StateStore, codec_for
 from gradient.optim.views import OptimizerState
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class OptimizerWrapper(Optimizer):
         """Wrap the optimizer that is given."""
         if cls is not OptimizerWrapper:
             return super().__new__(cls)
-        from gradient.optim.wrap import wrap
+        from gradient.optim.wrapping import wrap
 
         return wrap(*args, **kwargs)
 
@@ -97,7 +97,7 @@ class OptimizerWrapper(Optimizer):
         """Take what fused optimizers say of themselves; here it depends on who steps."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Do a step.
 
         Args:
@@ -139,7 +139,7 @@ class OptimizerWrapper(Optimizer):
         if "_settings" in vars(self):
             self._bind()
 
-    def state_dict(self, *, format: Format = "torch") -> dict[str, Any]:  # noqa: A002 - as files call it.
+    def state_dict(self, *, format: Format = "torch") -> dict[str, Any]:
         """Give the state and the groups.
 
         Args:
@@ -152,7 +152,7 @@ class OptimizerWrapper(Optimizer):
         """
         return state_dicts.give(self, super().state_dict, format)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take the state of either format, of this optimizer or of one that is not wrapped.
 
         Tensors in full are coded as the policy says; that is a loss of precision, which is said once. Codes are taken
@@ -171,38 +171,38 @@ class OptimizerWrapper(Optimizer):
             for key, value in self._store.entries.get(param, {}).items()
         }
 
-    def set_held_state(self, param: Tensor, state: Mapping[Any, Any]) -> bool:
-        """Take the state of a parameter as `held_state` gives it; in full it is coded as the policy says.
+    def set_held_state(self, param: Tensor, state: Mapping[Any, Any], /, steps: int | None = None) -> bool:
+        """Take the state of a parameter as `held_state` gives it; what is in full is coded as the policy says.
+
+        Args:
+            param: The parameter.
+            state: Its state; empty if it has none.
+            steps: How many steps it has had, where the state does not count them.
 
         Returns:
             Whether something was coded that had been in full, or otherwise.
         """
-        self._store.drop(param)
+        store = self._store
+        store.drop(param)
         if not state:
             return False
-        entry = dict(state)
-        self._store.next_number = max(
-            [self._store.next_number, *(v.number + 1 for v in entry.values() if isinstance(v, Coded))]
-        )
-        codecs = self._choose(param, entry)
+        if steps is not None:
+            store.steps[param] = Counter(steps)
+        numbers = [value.number + 1 for value in state.values() if isinstance(value, Coded)]
+        store.next_number = max([store.next_number, *numbers])
         lossy = {}
-        for key, codec in codecs.items():
-            value = entry[key]
+        for key, codec in self._choose(param, state).items():
+            value = state[key]
             held = value.kind if isinstance(value, Coded) else None
-            wanted = getattr(state_dicts.codec_for(key, codec), "kind", "")
+            wanted = getattr(codec_for(key, codec), "kind", None)
             if held != wanted and not (held is None and wanted == "float32"):
                 lossy[key] = codec
-        self._store.commit(param, entry, lossy)
+        store.commit(param, state, lossy)
         return bool(lossy)
 
     def held_steps(self) -> dict[Tensor, int]:
         """Give the numbers of steps of parameters whose state does not count them."""
         return {param: counter.value for param, counter in self._store.steps.items()}
-
-    def set_held_steps(self, steps: Mapping[Tensor, int]) -> None:
-        """Take what `held_steps` gives."""
-        self._store.slots.clear()
-        self._store.steps = {param: Counter(number) for param, number in steps.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = {**super().__getstate__(), "_settings": self._settings}
@@ -294,7 +294,7 @@ def adopt(optimizer: OptimizerWrapper, settings: Settings, store: StateStore) ->
     trusted = optimizer.inner_class.__module__.startswith(("torch.optim", "gradient.optim"))
     step = inner_step(optimizer.inner_class)
     optimizer._generic = GenericSteps(optimizer, step, store, settings.policy, trusted=trusted, measure=measure)
-    optimizer.state = OptimizerState(store)
+    vars(optimizer)["state"] = OptimizerState(store)
     optimizer._bind()
     if issubclass(optimizer.inner_class, PASSED_THROUGH):
         say_once(f"{optimizer.inner_class.__name__} keeps its state in full precision: it is no state by parameter")
@@ -303,14 +303,20 @@ def adopt(optimizer: OptimizerWrapper, settings: Settings, store: StateStore) ->
 def inner_step(kind: type[Optimizer]) -> Callable[..., Any]:
     """Give the step of a class without torch's hooks, which are those of the whole step."""
     step: Any = kind.step
-    return step.__wrapped__ if getattr(step, "hooked", False) else step
+    inner: Callable[..., Any] = step.__wrapped__ if getattr(step, "hooked", False) else step
+    return inner
 
 
-@functools.cache
+_classes: weakref.WeakKeyDictionary[type, type[OptimizerWrapper]] = weakref.WeakKeyDictionary()
+
+
 def wrapped_class(kind: type[Optimizer]) -> type[OptimizerWrapper]:
     """Give the class of wrapped optimizers of a class."""
-    fields = {"inner_class": kind, "__module__": kind.__module__, "__doc__": kind.__doc__}
-    return type(f"Wrapped{kind.__name__}", (OptimizerWrapper, kind), fields)
+    made = _classes.get(kind)
+    if made is None:
+        fields = {"inner_class": kind, "__module__": kind.__module__, "__doc__": kind.__doc__}
+        _classes[kind] = made = type(f"Wrapped{kind.__name__}", (OptimizerWrapper, kind), fields)
+    return made
 
 
 def repeat_schedulers_patch(optimizer: Optimizer) -> None:
@@ -323,7 +329,7 @@ def repeat_schedulers_patch(optimizer: Optimizer) -> None:
     if patched is None:
         return
     if not hasattr(patched, "_wrapped_by_lr_sched"):
-        optimizer.step = patched
+        vars(optimizer)["step"] = patched
         raise InvalidInputError(
             f"the step of this {type(optimizer).__name__} was replaced by somebody else's",
             code="step-replaced",
@@ -339,12 +345,9 @@ def repeat_schedulers_patch(optimizer: Optimizer) -> None:
         return step.__get__(live, type(live))(*args, **kwargs)
 
     tracked._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
-    optimizer.step = tracked  # type: ignore[method-assign]
+    vars(optimizer)["step"] = tracked
 
 
 def _unpickled(kind: type[Optimizer]) -> Any:
     made = wrapped_class(kind)
     return made.__new__(made)
-
-
-__all__ = ["OptimizerWrapper", "Packed", "Settings", "adopt", "wrapped_class"]

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradient.errors import InvalidInputError
+from gradient._types import CompressedOptimizer
+from gradient.coded import Coded
+from gradient.errors import CorruptionError, InvalidInputError
+from gradient.state import coded_state
 from gradient.state.groups import compare_keys, copied, match_groups, overrides, put_back, stored_keys
 from gradient.state.inplace import InPlace
 from gradient.state.part import Capture, Mapping, Part
@@ -78,10 +81,17 @@ class OptimizerPart(Part):
         self._check_state_keys(by_name)
         flat.reserve([*capture.names.every_parameter(), *by_name.values()])
         mapping["state"] = {
-            name: {key: flat.value(item, ("state", name, key)) for key, item in optimizer.state[parameter].items()}
+            name: {
+                key: coded_state.node(flat, item, ("state", name, key))
+                for key, item in coded_state.held(optimizer, parameter).items()
+            }
             for name, parameter in by_name.items()
             if optimizer.state.get(parameter)
         }
+        if isinstance(optimizer, CompressedOptimizer):
+            steps = optimizer.held_steps()
+            counted = {name: steps[parameter] for name, parameter in by_name.items() if parameter in steps}
+            mapping |= {"steps": counted} if counted else {}
         return mapping
 
     def compare(self, mapping: Mapping, plan: RestorePlan, names: ModelNames) -> None:
@@ -104,12 +114,17 @@ class OptimizerPart(Part):
             for pair in pairs
         ]
         state = {
-            name: {key: builder.value(node, ("state", name, key)) for key, node in values.items()}
+            name: {
+                key: self._value(builder, node, ("state", name, key), by_name[name], plan)
+                for key, node in values.items()
+            }
             for name, values in mapping["state"].items()
             if name in by_name
         }
+        self._say_decoded(state, plan)
+        steps = mapping.get("steps", {})
         kept = {name for values in mapping["groups"] for name in values["params"]}
-        plan.then(Phase.STATE, partial(self._set_state, by_name, state, kept))
+        plan.then(Phase.STATE, partial(self._set_state, by_name, state, kept, steps, plan))
         overrides(pairs, plan)
         plan.then(Phase.GROUPS, partial(self._set_groups, pairs, rebuilt, plan.hyperparameters))
 
@@ -137,7 +152,9 @@ class OptimizerPart(Part):
         else:
             name = str(path[1])
             parameter, group = by_name[name], groups_of[name]
-            live = self.optimizer.state.get(parameter, {}).get(path[2])
+            # What is kept coded has no tensor of its own to be written.
+            is_wrapped = isinstance(self.optimizer, CompressedOptimizer)
+            live = None if is_wrapped else self.optimizer.state.get(parameter, {}).get(path[2])
             writes = len(path) == 3
             device, dtype = _wanted(path[2], stored, parameter, group)
             like = parameter
@@ -148,17 +165,55 @@ class OptimizerPart(Part):
             return plan.make(stored, where)
         return plan.make_on(stored, device, where, dtype=dtype, like=like)
 
-    def _set_state(self, by_name: dict[str, Tensor], state: dict[str, dict[Any, Any]], kept: set[str]) -> None:
+    def _value(self, builder: Unflattener, node: Any, path: Path, parameter: Tensor, plan: RestorePlan) -> Any:
+        """Rebuild a value of the state of a parameter."""
+        if not coded_state.is_coded(node):
+            return builder.value(node, path)
+        where = f"{self.where}/{'/'.join(map(str, path))}"
+        reason = coded_state.misfit(node)
+        if reason is not None:
+            raise CorruptionError(f"{where} can not be decoded: {reason}", code="bad-value")
+        if tuple(node.value["codes"].shape) != tuple(parameter.shape):
+            shape = list(node.value["codes"].shape)
+            plan.changed.append(f"{where}: state of the shape {shape} in the commit, {list(parameter.shape)} here")
+        return coded_state.build(builder, node, path)
+
+    def _say_decoded(self, state: dict[str, dict[Any, Any]], plan: RestorePlan) -> None:
+        has_codes = any(isinstance(value, Coded) for values in state.values() for value in values.values())
+        if has_codes and not isinstance(self.optimizer, CompressedOptimizer):
+            plan.messages.append(
+                f"{self.where}: the commit has the state of a wrapped optimizer, in fewer bits; it is decoded, and "
+                "what was lost then stays lost"
+            )
+
+    def _set_state(
+        self,
+        by_name: dict[str, Tensor],
+        state: dict[str, dict[Any, Any]],
+        kept: set[str],
+        steps: dict[str, int],
+        plan: RestorePlan,
+    ) -> None:
+        is_lossy = False
         for name, parameter in by_name.items():
             if name not in kept:
                 continue
             values = state.get(name)
-            if values:
+            if isinstance(self.optimizer, CompressedOptimizer):
+                is_lossy |= self.optimizer.set_held_state(parameter, values or {}, steps=steps.get(name))
+            elif values:
                 live = self.optimizer.state[parameter]
                 live.clear()
-                live.update(values)
+                live.update(
+                    {key: value.decode() if isinstance(value, Coded) else value for key, value in values.items()}
+                )
             else:
                 self.optimizer.state.pop(parameter, None)
+        if is_lossy:
+            plan.messages.append(
+                f"{self.where}: the commit has state in more bits than the policy of the wrapped optimizer gives it; "
+                "what it had beyond them is lost here"
+            )
 
     def _set_groups(self, pairs: list[GroupPair], rebuilt: list[dict[str, Any]], hyperparameters: str) -> None:
         # A tensor that the commit's tensor was read into is taken: no number equals this one.

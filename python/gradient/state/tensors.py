@@ -40,7 +40,7 @@ DTYPES: dict[torch.dtype, str] = {getattr(torch, name): name for name in _NAMES 
 NAMES = {**DTYPES, **{getattr(torch, name): name for name in _QUANTIZED if hasattr(torch, name)}}
 """Dtypes that a tensor in a commit can have, quantized ones too."""
 
-_BY_NAME = {name: dtype for dtype, name in NAMES.items()}
+NAMES_TO_DTYPES = {name: dtype for dtype, name in NAMES.items()}
 _PLAIN_KEYS = frozenset(
     torch._C._dispatch_keys(plain).raw_repr()
     for plain in (torch.empty(0), torch.empty(0, requires_grad=True), torch.nn.Parameter(torch.empty(0)))
@@ -198,7 +198,7 @@ def overlaps_itself(tensor: Tensor) -> bool:
     return False
 
 
-def empty(stored: ReadableTensor, *, device: torch.device | None = None) -> Tensor:
+def empty(stored: ReadableTensor, *, device: torch.device | str | None = None) -> Tensor:
     """Make a tensor of the stored one's dtype, shape and memory order; its elements are not set.
 
     Raises:
@@ -230,7 +230,7 @@ def dtype_of(name: str) -> torch.dtype:
     Raises:
         InvalidInputError: The installed torch has no such dtype.
     """
-    dtype: torch.dtype | None = _BY_NAME.get(name)
+    dtype: torch.dtype | None = NAMES_TO_DTYPES.get(name)
     if dtype is None:
         raise refused("restore", f"this torch has no dtype {name}", code="unknown-dtype", hint="update torch")
     return dtype

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gradient._core import check_name
-from gradient._types import SECTIONS, Stateful
+from gradient._types import SECTIONS, CompressedOptimizer, Stateful
 from gradient.errors import AlreadyExistsError, CorruptionError, GradientError, InvalidInputError
 from gradient.memory import short_of_memory
 from gradient.state import environment, rng
@@ -92,7 +92,8 @@ class TrainState:
     def add_optimizers(self, optimizers: Mapping[str, Optimizer]) -> None:
         """Claim optimizers by name, and note what their groups say now as the script's hyper-parameters."""
         for name, optimizer in optimizers.items():
-            kind = OverridingOptimizerPart if overrides_load(optimizer) else OptimizerPart
+            is_own = overrides_load(optimizer) and not isinstance(optimizer, CompressedOptimizer)
+            kind = OverridingOptimizerPart if is_own else OptimizerPart
             self._add(kind(name, optimizer))
             self._watch.watch(optimizer)
 

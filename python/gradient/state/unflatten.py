@@ -12,7 +12,7 @@ from torch import Tensor
 from gradient._core import Alias, Named, StoredTensor
 from gradient.errors import CorruptionError, InvalidInputError
 from gradient.memory import check_declared, short_of_memory
-from gradient.state import arrays, composites, tensors
+from gradient.state import arrays, coded_state, composites, tensors
 from gradient.state.paths import Path, shown
 
 if TYPE_CHECKING:
@@ -180,6 +180,8 @@ def _to_plain(core: Any) -> Tensor:
 
 
 def _to_composite(named: Any) -> Tensor:
+    if named.name == coded_state.NAME:
+        return coded_state.decoded(named, to_torch)
     if named.name in composites.BITS:
         return _flipped(to_torch(named.value), named.name, "the tensor")
     if named.name not in composites.NAMES:

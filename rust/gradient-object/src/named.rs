@@ -46,6 +46,8 @@ pub enum Name {
     Zero,
     /// A tensor that oneDNN keeps in a layout of its own; the value is the dense one.
     Mkldnn,
+    /// State of an optimizer in fewer bits; the extra says how.
+    Coded,
 }
 
 /// What a default-dict may make of a missing key.
@@ -53,7 +55,7 @@ const FACTORIES: [&str; 10] = ["bool", "int", "float", "complex", "str", "bytes"
 
 impl Name {
     /// All names of the table.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::OrderedDict,
         Self::Counter,
         Self::DefaultDict,
@@ -70,6 +72,7 @@ impl Name {
         Self::Negative,
         Self::Zero,
         Self::Mkldnn,
+        Self::Coded,
     ];
 
     /// The name as it is written.
@@ -91,6 +94,7 @@ impl Name {
             Self::Negative => "negative",
             Self::Zero => "zero",
             Self::Mkldnn => "mkldnn",
+            Self::Coded => "coded",
         }
     }
 
@@ -117,7 +121,7 @@ impl Name {
             Self::SparseCsr | Self::SparseCsc | Self::SparseBsr | Self::SparseBsc => {
                 (is_map && is_shape(extra), "wants a mapping of the parts, and the shape")
             }
-            Self::Quantized | Self::Nested => {
+            Self::Quantized | Self::Nested | Self::Coded => {
                 (is_map && matches!(extra, Value::Map(_)), "wants a mapping of the parts, and a mapping")
             }
             Self::Conjugate => (

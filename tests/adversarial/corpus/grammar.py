@@ -22,7 +22,7 @@ KEYS = ("tensors", "value", "groups", "state", "params", "extra", "0.weight", "0
 SECTIONS = ("model", "optim", "scheduler", "scaler", "rng", "data", "grads", "extra", "warp")
 COMPONENTS = ("main", "python", "numpy", "torch.cpu", "torch.cuda.7", "loader")
 NAMED = ("ordered-dict", "counter", "default-dict", "deque", "numpy-scalar", "sparse-coo", "sparse-csr", "quantized")
-NAMED_TOO = ("nested", "conjugate", "negative", "zero", "mkldnn", "os.system")
+NAMED_TOO = ("nested", "conjugate", "negative", "zero", "mkldnn", "coded", "os.system")
 DTYPES = ("float32", "uint8", "bool", "bfloat16", "int3", "complex128", "<f4", "|b1", "<U3", "|O", "<M8[ns]")
 
 

@@ -15,4 +15,4 @@ class SignedSqrtCodec(BuiltinCodec):
 
 
 class Int8MomentumCodec(SignedSqrtCodec):
-    """The name that torch-optstate has for 8-bit momentum; asked for second moments it codes fourth roots, and says so."""
+    """What torch-optstate calls 8-bit momentum; asked for second moments it codes fourth roots, and says so."""

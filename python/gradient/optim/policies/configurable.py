@@ -27,7 +27,9 @@ class ConfigurablePolicy(Policy):
         self, codecs_map: Mapping[str, Codec], default_codec: Codec | None = None, warmup_steps: int = 0
     ) -> None:
         if not isinstance(codecs_map, Mapping):
-            raise InvalidInputError(f"codecs_map is a mapping of keys to codecs and no {codecs_map!r}", code="bad-option")
+            raise InvalidInputError(
+                f"codecs_map is a mapping of keys to codecs and no {codecs_map!r}", code="bad-option"
+            )
         check_steps(warmup_steps)
         self.default_codec = check_codec(default_codec, FP32Codec())
         self.codecs_map = {key: check_codec(codec, self.default_codec) for key, codec in codecs_map.items()}

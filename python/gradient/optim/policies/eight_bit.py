@@ -29,10 +29,8 @@ class EightBitPolicy(Policy):
     """
 
     def __init__(self, min_elements: int = 4096, offload_to_cpu: bool = False) -> None:
-        if isinstance(min_elements, bool) or not isinstance(min_elements, int) or min_elements < 0:
-            raise InvalidInputError(
-                f"min_elements is a whole number from 0 and no {min_elements!r}", code="bad-option"
-            )
+        if type(min_elements) is not int or min_elements < 0:
+            raise InvalidInputError(f"min_elements is a whole number from 0 and no {min_elements!r}", code="bad-option")
         self.min_elements = min_elements
         self.momentum_codec = SignedSqrtCodec(offload_to_cpu)
         self.variance_codec = FourthRootCodec(offload_to_cpu=offload_to_cpu)

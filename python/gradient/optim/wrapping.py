@@ -66,11 +66,11 @@ def wrap(
         ("chunk_size_on_cuda", chunk_size_on_cuda),
         ("initial_chunk_size", initial_chunk_size),
     ):
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        if size is not None and (type(size) is not int or size < 1):
             raise InvalidInputError(f"{name} is a whole number from 1 and no {size!r}", code="bad-option")
     if pin_memory is None:
         pin_memory = any(param.is_cuda for group in optimizer.param_groups for param in group["params"])
-    settings = Settings(policy or EightBitPolicy(), model, bool(pin_memory), bool(profile), bool(measure_error))
+    settings = Settings(EightBitPolicy() if policy is None else policy, model, pin_memory, profile, measure_error)
     kind = type(optimizer)
     before, state = dict(vars(optimizer)), optimizer.state
     optimizer.__class__ = wrapped_class(kind)
@@ -111,7 +111,7 @@ def _check(optimizer: object, policy: object) -> None:
         raise InvalidInputError(f"a {type(optimizer).__name__} is no torch.optim.Optimizer", code="no-optimizer")
     kind = type(optimizer)
     if isinstance(optimizer, OptimizerWrapper):
-        raise InvalidInputError(f"this {kind.inner_class.__name__} is wrapped already", code="already-wrapped")
+        raise InvalidInputError(f"this {optimizer.inner_class.__name__} is wrapped already", code="already-wrapped")
     for method in ("state_dict", "load_state_dict"):
         if getattr(kind, method) is not getattr(Optimizer, method):
             raise InvalidInputError(
