@@ -12,7 +12,7 @@ EXTENSION := python/gradient/_core.abi3.so
 RUST := Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml) $(shell find rust -path '*/src/*' -name '*.rs' 2>/dev/null)
 JOBS ?= 2
 
-.PHONY: help demo test crash kill flip hostile fuzz asan resume-matrix other-versions develop check lint wheel bench deny fmt clean
+.PHONY: help demo test crash kill flip hostile fuzz asan resume-matrix other-versions develop check lint wheel bench paired deny fmt clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
@@ -86,6 +86,12 @@ wheel: develop ## Build a wheel into dist/
 
 bench: develop ## Measure, on this machine (docs/benchmarks.md)
 	$(BIN)/python benches/run.py
+
+# More after it: make paired PAIRED="--seeds 1".
+PAIRED ?=
+
+paired: develop ## Train with eight-bit moments and with fp32, 10 paired seeds, and compare (an hour, resumable)
+	$(BIN)/python benches/paired.py $(PAIRED)
 
 deny: ## Check licences, sources and bans of every crate (builds cargo-deny once)
 	@command -v cargo-deny >/dev/null || [ -x target/tools/bin/cargo-deny ] || cargo install cargo-deny --locked --root target/tools
