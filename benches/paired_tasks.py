@@ -177,13 +177,13 @@ class Words:
     is drawn in proportion to 1/n.
     """
 
-    ROWS, LABELS, LENGTH = 50_000, 16, 32
+    LABELS, LENGTH = 16, 32
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, rows: int, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
-        self._reach = (1 / torch.arange(1, self.ROWS // self.LABELS + 1, dtype=torch.float64)).cumsum(0)
+        self._reach = (1 / torch.arange(1, rows // self.LABELS + 1, dtype=torch.float64)).cumsum(0)
         # Frequent words lie among rare ones.
-        self._places = torch.randperm(self.ROWS, generator=torch.Generator().manual_seed(0))
+        self._places = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
         """Words, int64 [count, 32], and labels, int64 [count]."""
@@ -196,9 +196,9 @@ class Words:
         return self._places[ranks * self.LABELS + of_words], labels
 
 
-def zipf(seed: int, *, width: int = 32) -> Run:
-    model = nn.Sequential(nn.EmbeddingBag(Words.ROWS, width, mode="mean"), nn.Linear(width, Words.LABELS))
-    words, held_out = Words(seed + 1), Words(0).draw(2048)
+def zipf(seed: int, *, rows: int = 50_000, width: int = 32) -> Run:
+    model = nn.Sequential(nn.EmbeddingBag(rows, width, mode="mean"), nn.Linear(width, Words.LABELS))
+    words, held_out = Words(rows, seed + 1), Words(rows, 0).draw(2048)
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         return functional.cross_entropy(model(batch[0]), batch[1])
