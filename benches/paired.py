@@ -17,6 +17,7 @@ of runs, and a run that is there is not repeated: what was stopped goes on. `--r
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.metadata
 import json
 import math
@@ -24,6 +25,7 @@ import multiprocessing
 import os
 import pathlib
 import platform
+import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -60,9 +62,10 @@ def equip(arm: str, task: Task, optimizer: Optimizer) -> Optimizer:
 
 
 def nudge(model: nn.Module) -> None:
-    """Move one weight by 1e-6."""
+    """Move one weight of the last matrix by 1e-6."""
+    matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
     with torch.no_grad():
-        max(model.parameters(), key=torch.numel).view(-1)[0] += 1e-6
+        matrices[-1].view(-1)[0] += 1e-6
 
 
 def train(name: str, arm: str, seed: int, steps: int) -> Record:
@@ -111,9 +114,14 @@ def validate(run: Run) -> float:
     return loss
 
 
+@functools.cache
 def versions() -> dict[str, str]:
+    """What a run was made with; runs of several versions are not repeated, but the report names all."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    found = subprocess.run(command, check=False, capture_output=True, text=True)
     return {
         "gradient": importlib.metadata.version("gradient-store"),
+        "commit": found.stdout.strip() or "unknown",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),

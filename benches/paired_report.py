@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import pathlib
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,10 +102,10 @@ def show(task: Task, runs: list[Record]) -> bool:
         if arm == "fp32":
             compared = f"{'':9s} {'':19s} {seconds:8.1f}"
         elif math.isfinite(found.half):
-            interval = f"{found.mean - found.half:+.3f} to {found.mean + found.half:+.3f}"
-            compared = f"{found.mean:+7.3f} % {interval:>19s} {seconds:8.1f}  {found.verdict(margin)}"
+            interval = f"{_short(found.mean - found.half)} to {_short(found.mean + found.half)}"
+            compared = f"{_short(found.mean):>7s} % {interval:>19s} {seconds:8.1f}  {found.verdict(margin)}"
         else:
-            mean = f"{found.mean:+7.3f} %" if found.each else ""
+            mean = f"{_short(found.mean):>7s} %" if found.each else ""
             compared = f"{mean:>9s} {'':>19s} {seconds:8.1f}  {found.verdict(margin)}"
         print(f"  {arm:8s} {len(own):5d} {found.num_diverged:9d} {loss} {compared}")
     print(f"  {_versions(runs)}")
@@ -122,6 +123,10 @@ def _passed(task: Task, arms: dict[str, dict[int, Record]], margin: float) -> bo
     return passed
 
 
+def _short(percent: float) -> str:
+    return f"{percent:+.3f}" if abs(percent) < 10 else f"{percent:+,.0f}"
+
+
 def _versions(runs: list[Record]) -> str:
     """Versions of the runs; more than one of a kind are all named."""
     kinds = {name: sorted({run["versions"][name] for run in runs}) for name in runs[0]["versions"]}
@@ -132,14 +137,14 @@ def draw(path: pathlib.Path, task: Task, runs: list[Record]) -> None:
     """Plot mean validation losses with the range over seeds, and the gaps."""
     arms = by_arm(runs)
     steps, seeds = runs[0]["steps"], max(len(own) for own in arms.values())
-    footer = f"{seeds} seeds, paired; bands are the range over seeds; {_versions(runs)}"
+    footer = f"paired seeds: {seeds}; bands are the range over seeds; {_versions(runs)}"
     write(path, task.title, [_curves(arms, steps), _gaps(task, arms)], footer=footer)
 
 
 def _curves(arms: dict[str, dict[int, Record]], steps: int) -> Panel:
     curves = {arm: list(_curve(own)) for arm, own in arms.items() if own}
-    plain = curves.get("fp32") or next(iter(curves.values()))
-    # From where fp32 is a third of its way down, so that the end can be seen.
+    plain = next((curve for curve in curves.values() if curve), [(0, 0.0, 0.0, 0.0)])
+    # The top of what fp32 comes down is left out, so that the end can be seen.
     lowest, start = min(low for _, low, _, _ in plain), plain[0][2]
     high = lowest + 0.6 * (start - lowest) if start > lowest else lowest + 1
     y = Axis("validation loss", lowest - 0.05 * (high - lowest), high)
@@ -147,15 +152,15 @@ def _curves(arms: dict[str, dict[int, Record]], steps: int) -> Panel:
     for arm, curve in curves.items():
         low: Points = [(step, low) for step, low, _, _ in curve]
         panel.band(low, [(step, high) for step, _, _, high in curve], ARMS[arm])
-    looks = {"fp32": {"width": 5.0}, "nudged": {"dashes": "2 3"}}
     for arm, curve in curves.items():
         num_lost = sum(run["loss"] is None for run in arms[arm].values())
         name = f"{arm}, {num_lost} diverged" if num_lost else arm
-        panel.line([(step, mean) for step, _, mean, _ in curve], ARMS[arm], name, **looks.get(arm, {}))  # type: ignore[arg-type]
+        points = [(step, mean) for step, _, mean, _ in curve]
+        panel.line(points, ARMS[arm], name, width=5 if arm == "fp32" else 1.8, dashes="2 3" if arm == "nudged" else "")
     return panel
 
 
-def _curve(own: dict[int, Record]) -> Any:
+def _curve(own: dict[int, Record]) -> Iterator[tuple[int, float, float, float]]:
     """Step, least, mean and greatest loss, as far as every seed got."""
     for points in zip(*(run["evaluations"] for run in own.values()), strict=False):
         losses = [loss for _, loss in points]
@@ -183,7 +188,7 @@ def _gaps(task: Task, arms: dict[str, dict[int, Record]]) -> Panel:
         if math.isfinite(found.half) and abs(found.mean) < reach:
             panel.interval(found.mean - found.half, found.mean, found.mean + found.half, row, ARMS[arm])
         if found.each and abs(found.mean) >= reach:
-            where = f"mean {found.mean:+.1f} %, beyond the axis"
+            where = f"mean {_short(found.mean)} %, beyond the axis"
             panel.note(where, 0.45 * math.copysign(reach, found.mean), row, ARMS[arm])
         if found.num_diverged:
             panel.note(f"{found.num_diverged} diverged", 0.5 * reach, row + 0.32, ARMS[arm])

@@ -72,7 +72,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
         split = self.qkv(self.ln1(x)).view(batch, length, 3, self.heads, width // self.heads)
-        mixed = functional.scaled_dot_product_attention(*split.permute(2, 0, 3, 1, 4), is_causal=True)
+        queries, keys, values = split.permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
         return x + self.down(functional.gelu(self.up(self.ln2(x))))
 
@@ -106,7 +107,11 @@ def text() -> tuple[Tensor, Tensor]:
     files = [path.read_bytes() for path in paths if "site-packages" not in path.parts]
     kept = b"".join(files[9::10])
     del files[9::10]
-    return tuple(torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in (b"".join(files), kept))
+    return as_bytes(b"".join(files)), as_bytes(kept)
+
+
+def as_bytes(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
 def windows(data: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
