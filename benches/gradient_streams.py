@@ -41,7 +41,9 @@ class Stream:
     ignored: Tensor | None = None
     """Of all values in a row: those whose errors are not counted."""
     unseen: Tensor | None = None
-    """Of all values in a row: those that never have a gradient."""
+    """Of all values in a row: those that have no gradient, so that their weights have to stand still."""
+    unseen_from: int = 0
+    """The step from which they have to."""
 
     @property
     def num_values(self) -> int:
@@ -113,6 +115,7 @@ def by_lot(
     from_step: int = 0,
     ignored: Tensor | None = None,
     unseen: Tensor | None = None,
+    unseen_from: int = 0,
 ) -> Stream:
     """Normal gradients times a scale for each value, then changed with the step in mind."""
 
@@ -121,7 +124,7 @@ def by_lot(
         for step in range(num_steps):
             yield [change(step, scale * torch.randn(shape, generator=generator))]
 
-    return Stream(title, [torch.Size(shape)], num_steps, passes, (0.999,), from_step, ignored, unseen)
+    return Stream(title, [torch.Size(shape)], num_steps, passes, (0.999,), from_step, ignored, unseen, unseen_from)
 
 
 def log_normal_scale(sigma: float) -> Tensor:
@@ -171,6 +174,22 @@ def unseen() -> Stream:
     return by_lot(title, 1500, 1e-3 * seen.float(), shape=(512, 32), unseen=~seen.flatten())
 
 
+def stopped() -> Stream:
+    """Half of the values, drawn by lot, have no gradient from step 500 on; by step 900 their momentum is gone.
+
+    A code that rounds what decays back to where it was lets them drift for ever.
+    """
+    stops = torch.rand(SHAPE, generator=torch.Generator().manual_seed(4)) < 0.5
+    return by_lot(
+        "half of the values have no gradient any more, their weights must come to rest",
+        1500,
+        1e-3,
+        lambda step, gradient: gradient.masked_fill(stops, 0) if step >= 500 else gradient,
+        unseen=stops.flatten(),
+        unseen_from=900,
+    )
+
+
 STREAMS: dict[str, Callable[[], Stream]] = {
     **{name: functools.partial(real, name) for name in REAL},
     "fall": fall,
@@ -179,4 +198,5 @@ STREAMS: dict[str, Callable[[], Stream]] = {
     "outlier": outlier,
     "half-zero": half_zero,
     "unseen": unseen,
+    "stopped": stopped,
 }
