@@ -91,7 +91,9 @@ class ByteGPT(nn.Module):
             self.head.weight = self.tokens.weight
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, 0, 0.02)
+                # With 0.02, so narrow a model stays for hundreds of steps where it looks at single bytes, and any small
+                # difference moves the step at which it leaves: 0.8 % of the loss for one seed, at step 500.
+                nn.init.normal_(module.weight, 0, 0.05)
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
