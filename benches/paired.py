@@ -37,7 +37,7 @@ from torch.optim import Optimizer
 
 import gradient
 import paired_report
-from gradient.optim import ConfigurablePolicy
+from gradient.optim import ConfigurablePolicy, Rule, SelectivePolicy
 from harness import DATA, ROOT, describe
 from paired_report import ARMS, Record
 from paired_tasks import TASKS, Run, Task, cosine, find_digits
@@ -57,7 +57,9 @@ def equip(arm: str, task: Task, optimizer: Optimizer) -> Optimizer:
     if arm == "ours":
         return gradient.wrap(optimizer)
     if arm == "linear":
-        return gradient.wrap(optimizer, policy=ConfigurablePolicy(task.control))
+        # Of the same tensors as ours: all others are kept in full by both.
+        large = Rule(ConfigurablePolicy(task.control), shape=lambda shape: len(shape) >= 2 and shape.numel() >= 4096)
+        return gradient.wrap(optimizer, policy=SelectivePolicy([large]))
     return optimizer
 
 
