@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 import torch
-from gradient.optim import Codec
 from torch import Tensor
 from torch.nn import functional
+
+from gradient.optim import Codec
 
 Packed = dict[str, Any]
 TINY = torch.finfo(torch.float32).tiny

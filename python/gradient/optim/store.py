@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +97,7 @@ class StateStore:
         param_id: Tensor,
         state: Mapping[Any, Any],
         codecs: Mapping[Any, Codec],
+        stats: None = None,
         *,
         beta2: float | None = None,
         measure: bool = False,
@@ -107,6 +108,7 @@ class StateStore:
             param_id: The parameter.
             state: Its state, in full or as it is kept; a tensor that is not coded is kept itself.
             codecs: Codecs by key; what has none is kept as it is.
+            stats: Nothing: what torch-optstate collects there, `stats()` and `last_step_timings` say.
             beta2: How much second moments keep of themselves a step; None if unknown.
             measure: Measure the errors.
         """
@@ -123,6 +125,24 @@ class StateStore:
                 self.measure(param_id, key, value, entry[key])
         self.entries[param_id] = entry
         self.slots.pop(param_id, None)
+
+    def materialize_batch(
+        self, param_ids: Sequence[Tensor], target_devices: Sequence[torch.device | str], stats: None = None
+    ) -> list[dict[Any, Any]]:
+        """Give the states of several parameters in full, each on its device."""
+        pairs = zip(param_ids, target_devices, strict=True)
+        return [self.materialize(param, device) for param, device in pairs]
+
+    def commit_batch(
+        self,
+        param_ids: Sequence[Tensor],
+        states: Sequence[Mapping[Any, Any]],
+        codecs_list: Sequence[Mapping[Any, Codec]],
+        stats: None = None,
+    ) -> None:
+        """Take the states of several parameters."""
+        for param, state, codecs in zip(param_ids, states, codecs_list, strict=True):
+            self.commit(param, state, codecs)
 
     def encode(self, value: Tensor, codec: Codec, before: Any = None, *, beta2: float | None = None) -> Any:
         """Code a tensor, as a codec says.

@@ -58,13 +58,23 @@ class OptimizerWrapper(Optimizer):
     _native: NativeSteps | None
     _generic: GenericSteps
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Wrap the optimizer that is given."""
+    def __new__(
+        cls,
+        optimizer: Optimizer | None = None,
+        policy: Policy | None = None,
+        chunk_size: int | None = None,
+        chunk_size_on_cuda: int | None = None,
+        initial_chunk_size: int | None = None,
+        pin_memory: bool | None = None,
+        profile: bool = False,
+    ) -> Any:
+        """Wrap the optimizer that is given; see `gradient.wrap`."""
         if cls is not OptimizerWrapper:
             return super().__new__(cls)
         from gradient.optim.wrapping import wrap
 
-        return wrap(*args, **kwargs)
+        given: Any = optimizer
+        return wrap(given, policy, chunk_size, chunk_size_on_cuda, initial_chunk_size, pin_memory, profile)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Nothing is left to do."""
