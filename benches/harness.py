@@ -85,6 +85,31 @@ def describe() -> None:
     print(f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
 
 
+def resident(field: str) -> int:
+    """Bytes that the kernel counts for this process: `VmRSS`, `VmHWM`."""
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(field)
+
+
+def forget_peak() -> None:
+    """Begin `VmHWM` anew."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def watch_others() -> Callable[[], float]:
+    """Begin to count the cores that other processes keep busy; of more than 0.1, two threads tell little."""
+    start, before = time.perf_counter(), _others_seconds()
+    return lambda: max(0.0, (_others_seconds() - before) / (time.perf_counter() - start))
+
+
+def _others_seconds() -> float:
+    """Processor time of all processes but this one and its children that ended, and what the host took away."""
+    user, nice, system, _idle, _wait, irq, soft_irq, steal, *_ = map(int, _lines("/proc/stat")[0].split()[1:])
+    return (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
+
+
 def _lines(path: str) -> list[str]:
     try:
         return pathlib.Path(path).read_text().splitlines()

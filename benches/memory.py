@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 import lab
 from gradient import GradientConfig, GradientEngine
-from harness import ROOT, folder, trajectory
+from harness import ROOT, folder, forget_peak, resident, trajectory
 
 NUM_COMMITS = 4
 
@@ -43,17 +43,6 @@ class Found:
     peaks: list[int]
     after: list[int]
     kinds: list[str]
-
-
-def resident(field: str) -> int:
-    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise LookupError(field)
-
-
-def forget_peak() -> None:
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
 def child(states: pathlib.Path, workspace: pathlib.Path, how: str, settings: Settings | None) -> Found:

@@ -6,6 +6,8 @@ import coding
 import deltas
 import history
 import memory
+import optimizer_memory
+import optimizer_step
 import snapshot
 import unchanged
 from harness import describe
@@ -19,6 +21,8 @@ def main() -> None:
     coding.main()
     deltas.main()
     memory.main()
+    optimizer_memory.main()
+    optimizer_step.main()
 
 
 if __name__ == "__main__":
