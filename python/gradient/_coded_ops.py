@@ -1,8 +1,8 @@
 """The codes of `coded.py` by torch's operations, for tensors that are not on the CPU: the same bits.
 
-Every value is a function of IEEE operations that are rounded once, in the order of `gradient-codec/src/quantize`. Where
-those multiply and add at once, the numbers here are such that nothing is rounded in between, or 64 bits are used. What
-takes part at a time is a piece of a tensor, so that no whole tensor is ever there in full precision twice.
+Every value is a function of IEEE operations that are rounded once, as in `gradient-codec/src/quantize`. Where those
+multiply and add at once, 64 bits are used here, in which nothing is rounded on the way. What takes part at a time is a
+piece of a tensor, so that no whole tensor is ever there in full precision twice.
 """
 
 # B = blocks, K = 64 elements of a block
@@ -19,7 +19,7 @@ _PIECE = 1 << 22
 _MOMENTUM_FULL = 127.0 * 127.0
 _MOMENTUM_SCALE_MIN = 2.0**-112
 _VARIANCE_FULL = 255.0**4
-_VARIANCE_SCALE_MIN = 2.0**-94
+_VARIANCE_SCALE_MIN = 2.0**-92
 _MASK = 0xFFFFFFFF
 
 
@@ -97,50 +97,46 @@ def _single(value: float) -> float:
     return float(torch.tensor(value, dtype=torch.float32))
 
 
-def _scales(magnitudes_bk: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """Give the scales to divide by, and those to keep."""
+def _scales(magnitudes_bk: Tensor, least: float, most: float) -> tuple[Tensor, Tensor]:
+    """Give what to multiply by, so that the largest becomes `most`, and the scales to keep."""
     # The maximum of numbers and a NaN is a NaN.
     largest_b = magnitudes_bk.amax(dim=1)
     scales_b = torch.where(largest_b < least, torch.full_like(largest_b, least), largest_b)
-    return scales_b, torch.where(largest_b == 0, torch.zeros_like(largest_b), scales_b)
+    factors_b = torch.full_like(scales_b, most) / scales_b
+    return factors_b[:, None], torch.where(largest_b == 0, torch.zeros_like(largest_b), scales_b)
 
 
 def _encode_momentum(values_bk: Tensor) -> tuple[Tensor, Tensor]:
     magnitudes_bk = values_bk.abs()
-    scales_b, kept_b = _scales(magnitudes_bk, _MOMENTUM_SCALE_MIN)
-    squares_bk = magnitudes_bk * (torch.full_like(scales_b, _MOMENTUM_FULL) / scales_b)[:, None]
-    roots_bk = torch.round(squares_bk.sqrt() - 0.25)
-    edges_bk = roots_bk * roots_bk + (roots_bk + 0.25)
-    roots_bk = torch.where(edges_bk < squares_bk, roots_bk + 1, roots_bk)
-    codes_bk = torch.copysign(roots_bk, values_bk)
-    return torch.where(codes_bk.isnan(), torch.full_like(codes_bk, -128), codes_bk).clamp(-128, 127), kept_b
+    factors_b, kept_b = _scales(magnitudes_bk, _MOMENTUM_SCALE_MIN, 4.0 * _MOMENTUM_FULL)
+    squares_bk = (magnitudes_bk * factors_b).nan_to_num(nan=0.0)
+    # Twice the root is a whole number where one code ends and the next begins; there it is the smaller one.
+    twice_bk = squares_bk.sqrt().round()
+    halves_bk = torch.floor((twice_bk + (twice_bk * twice_bk < squares_bk)) / 2)
+    return torch.copysign(halves_bk, values_bk), kept_b
 
 
 def _encode_variance(values_bk: Tensor, first: int, key: int | None) -> tuple[Tensor, Tensor]:
     magnitudes_bk = values_bk.abs()
-    scales_b, kept_b = _scales(magnitudes_bk, _VARIANCE_SCALE_MIN)
-    fourths_bk = magnitudes_bk * (torch.full_like(scales_b, _VARIANCE_FULL) / scales_b)[:, None]
-    guesses_bk = fourths_bk.sqrt().sqrt()
+    factors_b, kept_b = _scales(magnitudes_bk, _VARIANCE_SCALE_MIN, _VARIANCE_FULL)
     if key is None:
-        roots_bk = torch.round(guesses_bk - 0.25)
-        roots_bk = torch.where(_fourth(roots_bk + 0.5) < fourths_bk, roots_bk + 1, roots_bk)
+        fourths_bk = _at_most(magnitudes_bk * (factors_b * 16.0), 16.0 * _VARIANCE_FULL).double()
+        twice_bk = fourths_bk.sqrt().sqrt().round()
+        codes_bk = torch.floor((twice_bk + (twice_bk**4 < fourths_bk)) / 2)
     else:
-        roots_bk = torch.round(guesses_bk)
-        roots_bk = torch.where(fourths_bk < _fourth(roots_bk), roots_bk - 1, roots_bk)
-        odd_bk = 2 * roots_bk + 1
-        gaps_bk = odd_bk * (odd_bk * odd_bk * 2.0**-17 + 2.0**-17)
-        wide_bk = roots_bk.double()
-        # A product of two whole numbers below 2^16 is exact; the difference is rounded once, to 32 bits.
-        rests_bk = (fourths_bk.double() - (wide_bk * wide_bk) ** 2).float()
-        lots_bk = _lots(len(values_bk), first, key, values_bk.device) * gaps_bk
-        roots_bk = torch.where(lots_bk < rests_bk, roots_bk + 1, roots_bk)
-    codes_bk = torch.where(magnitudes_bk > 0, torch.nan_to_num(roots_bk, nan=1.0).clamp(1, 255), 0.0)
-    return codes_bk, kept_b
+        # Whole numbers below 2^53 and their sums are exact in 64 bits; what the kernels round is rounded here.
+        fourths_bk = _at_most(magnitudes_bk * factors_b, _VARIANCE_FULL).double()
+        roots_bk = fourths_bk.sqrt().sqrt().round()
+        roots_bk = roots_bk - (fourths_bk < roots_bk**4).double()
+        rests_bk = (fourths_bk - roots_bk**4).float().double()
+        gaps_bk = (((4 * roots_bk + 6) * roots_bk + 4) * roots_bk + 1).float().double() / 65536.0
+        lots_bk = _lots(len(values_bk), first, key, values_bk.device).double() * gaps_bk
+        codes_bk = roots_bk + (lots_bk < rests_bk).double()
+    return torch.where(magnitudes_bk != 0, codes_bk.clamp(min=1), codes_bk), kept_b
 
 
-def _fourth(roots: Tensor) -> Tensor:
-    squares = roots * roots
-    return squares * squares
+def _at_most(values: Tensor, limit: float) -> Tensor:
+    return torch.where(values < limit, values, torch.full_like(values, limit))
 
 
 def _lots(num_blocks: int, first: int, key: int, device: torch.device) -> Tensor:

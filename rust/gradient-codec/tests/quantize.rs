@@ -304,3 +304,110 @@ fn lots_of_neighbours_have_nothing_to_do_with_each_other() {
         }
     }
 }
+
+/// Blocks of all scales, each of numbers with random digits and as far below its largest as codes reach, or further.
+fn blocks_of_all_scales(num: usize, mut what: impl FnMut(&Values)) {
+    let mut state = 1_u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u32
+    };
+    for number in 0..num {
+        // Exponents of the largest from 2^-92 to 2^127.
+        let top = 35 + (number % 220) as u32;
+        what(&std::array::from_fn(|i| {
+            let below = if i == 0 { 0 } else { random() % if number % 2 == 0 { 8 } else { 40 } };
+            f32::from_bits(((top.saturating_sub(below)) << 23) | (random() & 0x7f_ffff))
+        }));
+    }
+}
+
+/// Says which whole number is nearest, at an edge the smaller one; none where rounding of floats could decide.
+fn nearest(root: f64) -> Option<f64> {
+    let edge = root.floor() + 0.5;
+    ((root - edge).abs() > 4e-7 * root).then(|| if root > edge { root.ceil() } else { root.floor() })
+}
+
+#[test]
+fn codes_are_those_of_exact_arithmetic_on_all_lanes() {
+    let (mut num, mut num_undecided) = (0, 0);
+    blocks_of_all_scales(30_000, |values| {
+        let signed: Values = std::array::from_fn(|i| if i % 3 == 0 { -values[i] } else { values[i] });
+        let (momenta, momentum_scale, _) = through_momentum(&signed);
+        let (variances, variance_scale, _) = through_variance(values, Rounding::Nearest, 0);
+        let (lots, ..) = through_variance(values, Rounding::Stochastic { key: 1 }, num);
+        let largest = largest_abs(values);
+        assert_eq!((momentum_scale, variance_scale), (largest, largest));
+        for (i, value) in values.iter().enumerate() {
+            let part = f64::from(*value) / f64::from(largest);
+            let (root, fourth_root) = (127.0 * part.sqrt(), 255.0 * part.sqrt().sqrt());
+            let sign = if i % 3 == 0 { -1.0 } else { 1.0 };
+            num += 1;
+            match nearest(root) {
+                Some(code) => assert_eq!(f64::from(momenta[i]), sign * code, "{value} of {largest}"),
+                None => num_undecided += 1,
+            }
+            match nearest(fourth_root) {
+                Some(code) => assert_eq!(f64::from(variances[i]), code.max(1.0), "{value} of {largest}"),
+                None => num_undecided += 1,
+            }
+            let lot = f64::from(lots[i]);
+            assert!(lot == 1.0 || (lot - fourth_root).abs() < 1.000_01, "{value} of {largest} became {lot}");
+        }
+    });
+    assert!(num > 1_900_000 && num_undecided < 1000, "{num_undecided} of {num}");
+}
+
+#[test]
+fn numbers_at_and_beside_edges_have_the_code_of_exact_arithmetic() {
+    // The largest is such that its square root, or fourth root, is the whole number of its code.
+    for code in 0..127_u32 {
+        let edge = (code as f32 + 0.5).powi(2);
+        let values: Values = std::array::from_fn(|i| match i {
+            0 => 127.0 * 127.0,
+            i => f32::from_bits(edge.to_bits() + i as u32 - 32),
+        });
+        let (codes, ..) = through_momentum(&values);
+        for (i, value) in values.iter().enumerate().skip(1) {
+            assert_eq!(u32::from(codes[i].unsigned_abs()), code + u32::from(*value > edge), "{value} at {edge}");
+        }
+    }
+    for code in 0..255_u32 {
+        let edge = (f64::from(code) + 0.5).powi(4);
+        let values: Values = std::array::from_fn(|i| match i {
+            0 => 255.0_f32.powi(4),
+            i => f32::from_bits((edge as f32).to_bits() + i as u32 - 32),
+        });
+        let (codes, ..) = through_variance(&values, Rounding::Nearest, 0);
+        for (i, value) in values.iter().enumerate().skip(1) {
+            let expected = code + u32::from(f64::from(*value) > edge);
+            assert_eq!(u32::from(codes[i]), expected.max(1), "{value} at {edge}");
+        }
+    }
+}
+
+#[test]
+fn special_numbers_are_coded_alike_on_all_lanes() {
+    let special = [0.0, -0.0, f32::from_bits(1), 1e-40, f32::MIN_POSITIVE, 1.0, f32::MAX, f32::INFINITY, f32::NAN];
+    for first in special {
+        for second in special {
+            for sign in [1.0, -1.0] {
+                let values: Values = std::array::from_fn(|i| [sign * first, second, 0.0, 1e-3][i % 4]);
+                let (codes, scale, _) = through_momentum(&values);
+                for (value, code) in values.into_iter().zip(codes) {
+                    assert!(value != 0.0 || code == 0, "{value} of {scale} became {code}");
+                }
+                let values = values.map(|value| if value.is_nan() { value } else { value.abs() });
+                for rounding in [Rounding::Nearest, Rounding::Stochastic { key: 1 }] {
+                    let (codes, scale, _) = through_variance(&values, rounding, 0);
+                    for (value, code) in values.into_iter().zip(codes) {
+                        assert!(
+                            !scale.is_finite() || (value == 0.0) == (code == 0),
+                            "{value} of {scale} became {code}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

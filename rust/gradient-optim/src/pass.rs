@@ -107,12 +107,17 @@ impl<R: Rule> OnLanes for OnTile<'_, R> {
 
 /// One block of a moment, as it is kept.
 trait Held<L: Lanes> {
-    /// Reads sixteen, to be multiplied by the scale.
+    /// What values are multiplied by to be written.
+    type Factor: Copy;
+
+    /// Reads sixteen, to be multiplied by [`Self::scale`].
     fn read(&self, lanes: L, group: usize) -> L::Floats;
-    /// Returns the scale, in every lane.
+    /// Returns what they are multiplied by, in every lane.
     fn scale(&self, lanes: L) -> L::Floats;
+    /// Writes the scale of all of them; returns what they are written with.
+    fn weigh(&mut self, lanes: L, values: [L::Floats; GROUPS]) -> Self::Factor;
     /// Writes all of them.
-    fn write(self, lanes: L, values: [L::Floats; GROUPS], rounding: Rounding, number: u64);
+    fn write(self, lanes: L, values: [L::Floats; GROUPS], factor: Self::Factor, rounding: Rounding, number: u64);
     /// Says that what lies ahead will be needed soon.
     fn prefetch(&self, lanes: L);
 }
@@ -123,19 +128,28 @@ struct MomentumCodes<'a> {
 }
 
 impl<L: Lanes> Held<L> for MomentumCodes<'_> {
+    type Factor = L::Floats;
+
     #[inline(always)]
     fn read(&self, lanes: L, group: usize) -> L::Floats {
-        momentum::decode(lanes, &groups(self.codes)[group])
+        momentum::squares(lanes, &groups(self.codes)[group])
     }
 
     #[inline(always)]
     fn scale(&self, lanes: L) -> L::Floats {
-        lanes.splat(*self.scale)
+        lanes.splat(*self.scale * momentum::UNIT)
     }
 
     #[inline(always)]
-    fn write(self, lanes: L, values: [L::Floats; GROUPS], _rounding: Rounding, _number: u64) {
-        *self.scale = momentum::encode(lanes, values, groups_mut(self.codes));
+    fn weigh(&mut self, lanes: L, values: [L::Floats; GROUPS]) -> L::Floats {
+        let scale = momentum::scale(lanes, values);
+        *self.scale = scale.kept;
+        scale.factor
+    }
+
+    #[inline(always)]
+    fn write(self, lanes: L, values: [L::Floats; GROUPS], factor: L::Floats, _rounding: Rounding, _number: u64) {
+        momentum::code(lanes, values, factor, groups_mut(self.codes));
     }
 
     #[inline(always)]
@@ -150,19 +164,28 @@ struct VarianceCodes<'a> {
 }
 
 impl<L: Lanes> Held<L> for VarianceCodes<'_> {
+    type Factor = L::Floats;
+
     #[inline(always)]
     fn read(&self, lanes: L, group: usize) -> L::Floats {
-        variance::decode(lanes, &groups(self.codes)[group])
+        variance::fourths(lanes, &groups(self.codes)[group])
     }
 
     #[inline(always)]
     fn scale(&self, lanes: L) -> L::Floats {
-        lanes.splat(*self.scale)
+        lanes.splat(*self.scale * variance::UNIT)
     }
 
     #[inline(always)]
-    fn write(self, lanes: L, values: [L::Floats; GROUPS], rounding: Rounding, number: u64) {
-        *self.scale = variance::encode(lanes, values, rounding, number, groups_mut(self.codes));
+    fn weigh(&mut self, lanes: L, values: [L::Floats; GROUPS]) -> L::Floats {
+        let scale = variance::scale(lanes, values);
+        *self.scale = scale.kept;
+        scale.factor
+    }
+
+    #[inline(always)]
+    fn write(self, lanes: L, values: [L::Floats; GROUPS], factor: L::Floats, rounding: Rounding, number: u64) {
+        variance::code(lanes, values, factor, rounding, number, groups_mut(self.codes));
     }
 
     #[inline(always)]
@@ -175,6 +198,11 @@ impl<L: Lanes> Held<L> for VarianceCodes<'_> {
 struct InFull<'a>(&'a mut [f32; BLOCK]);
 
 impl<L: Lanes> Held<L> for InFull<'_> {
+    type Factor = ();
+
+    #[inline(always)]
+    fn weigh(&mut self, _lanes: L, _values: [L::Floats; GROUPS]) {}
+
     #[inline(always)]
     fn read(&self, lanes: L, group: usize) -> L::Floats {
         lanes.load(&groups(self.0)[group])
@@ -186,7 +214,7 @@ impl<L: Lanes> Held<L> for InFull<'_> {
     }
 
     #[inline(always)]
-    fn write(self, lanes: L, values: [L::Floats; GROUPS], _rounding: Rounding, _number: u64) {
+    fn write(self, lanes: L, values: [L::Floats; GROUPS], _factor: (), _rounding: Rounding, _number: u64) {
         for (floats, values) in groups_mut(self.0).iter_mut().zip(values) {
             lanes.store(floats, values);
         }
@@ -200,6 +228,11 @@ impl<L: Lanes> Held<L> for InFull<'_> {
 struct Nothing;
 
 impl<L: Lanes> Held<L> for Nothing {
+    type Factor = ();
+
+    #[inline(always)]
+    fn weigh(&mut self, _lanes: L, _values: [L::Floats; GROUPS]) {}
+
     #[inline(always)]
     fn read(&self, lanes: L, _group: usize) -> L::Floats {
         lanes.splat(0.0)
@@ -211,7 +244,7 @@ impl<L: Lanes> Held<L> for Nothing {
     }
 
     #[inline(always)]
-    fn write(self, _lanes: L, _values: [L::Floats; GROUPS], _rounding: Rounding, _number: u64) {}
+    fn write(self, _lanes: L, _values: [L::Floats; GROUPS], _factor: (), _rounding: Rounding, _number: u64) {}
 
     #[inline(always)]
     fn prefetch(&self, _lanes: L) {}
@@ -226,6 +259,9 @@ struct Pass<L: Lanes, R: Rule> {
 
 impl<L: Lanes, R: Rule> Pass<L, R> {
     /// Steps whole blocks, `first` being the number of the first.
+    ///
+    /// Each is written after the next one was updated: a processor looks ahead no further than a block, and would else
+    /// wait for the scales.
     #[inline(always)]
     fn whole<V: Held<L>>(
         &self,
@@ -237,17 +273,34 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
     ) {
         let params = param.as_chunks_mut::<BLOCK>().0.iter_mut().zip(grad.as_chunks::<BLOCK>().0);
         let momenta = momentum.codes.as_chunks_mut::<BLOCK>().0.iter_mut().zip(momentum.scales);
-        let blocks = params.zip(momenta).zip(variances);
-        for ((((param, grad), (codes, scale)), variance), number) in blocks.zip(first..) {
-            for line in 0..GROUPS {
-                self.lanes.prefetch(param, 4 * (AHEAD + LANES * line));
-                self.lanes.prefetch(grad, 4 * (AHEAD + LANES * line));
-            }
-            let momentum = MomentumCodes { codes, scale };
-            Held::<L>::prefetch(&momentum, self.lanes);
-            variance.prefetch(self.lanes);
-            self.block(param, grad, momentum, variance, number);
+        let mut blocks = params.zip(momenta).zip(variances).zip(first..);
+        let Some(((((param, grad), (codes, scale)), variance), number)) = blocks.next() else { return };
+        let mut before = self.whole_block(param, grad, MomentumCodes { codes, scale }, variance, number);
+        for ((((param, grad), (codes, scale)), variance), number) in blocks {
+            let updated = self.whole_block(param, grad, MomentumCodes { codes, scale }, variance, number);
+            before.write(self);
+            before = updated;
         }
+        before.write(self);
+    }
+
+    /// Updates one, and has memory asked for.
+    #[inline(always)]
+    fn whole_block<'a, V: Held<L>>(
+        &self,
+        param: &mut [f32; BLOCK],
+        grad: &[f32; BLOCK],
+        momentum: MomentumCodes<'a>,
+        variance: V,
+        number: u64,
+    ) -> Updated<L, MomentumCodes<'a>, V> {
+        for line in 0..GROUPS {
+            self.lanes.prefetch(param, 4 * (AHEAD + LANES * line));
+            self.lanes.prefetch(grad, 4 * (AHEAD + LANES * line));
+        }
+        Held::<L>::prefetch(&momentum, self.lanes);
+        variance.prefetch(self.lanes);
+        self.update(param, grad, momentum, variance, number)
     }
 
     /// Steps a tile of any kind, through blocks of its own; what is not there is zero and stays so.
@@ -318,6 +371,19 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
         variance: impl Held<L>,
         number: u64,
     ) {
+        self.update(param, grad, momentum, variance, number).write(self);
+    }
+
+    /// Updates a block and writes its scales; its moments are yet to be written.
+    #[inline(always)]
+    fn update<M: Held<L>, V: Held<L>>(
+        &self,
+        param: &mut [f32; BLOCK],
+        grad: &[f32; BLOCK],
+        mut momentum: M,
+        mut variance: V,
+        number: u64,
+    ) -> Updated<L, M, V> {
         let lanes = self.lanes;
         let (param, grad) = (groups_mut(param), groups(grad));
         let zero = lanes.splat(0.0);
@@ -337,8 +403,26 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
             momenta[group] = momentum;
             variances[group] = variance;
         }
-        momentum.write(lanes, momenta, self.rounding, number);
-        variance.write(lanes, variances, self.rounding, number);
+        let factors = (momentum.weigh(lanes, momenta), variance.weigh(lanes, variances));
+        Updated { momenta, variances, momentum, variance, factors, number }
+    }
+}
+
+/// A block whose moments are yet to be written.
+struct Updated<L: Lanes, M: Held<L>, V: Held<L>> {
+    momenta: [L::Floats; GROUPS],
+    variances: [L::Floats; GROUPS],
+    momentum: M,
+    variance: V,
+    factors: (M::Factor, V::Factor),
+    number: u64,
+}
+
+impl<L: Lanes, M: Held<L>, V: Held<L>> Updated<L, M, V> {
+    #[inline(always)]
+    fn write<R: Rule>(self, pass: &Pass<L, R>) {
+        self.momentum.write(pass.lanes, self.momenta, self.factors.0, pass.rounding, self.number);
+        self.variance.write(pass.lanes, self.variances, self.factors.1, pass.rounding, self.number);
     }
 }
 

@@ -16,7 +16,7 @@ pub use avx2::Avx2;
 pub use avx512::Avx512;
 pub use plain::Plain;
 
-use super::LANES;
+use super::{GROUPS, LANES};
 
 /// Operations on sixteen floats. A value of it is the proof that the processor has them.
 ///
@@ -40,11 +40,6 @@ pub trait Lanes: Copy + Send + Sync {
     fn of_signed(self, codes: &[i8; LANES]) -> Self::Floats;
     /// Reads unsigned bytes.
     fn of_unsigned(self, codes: &[u8; LANES]) -> Self::Floats;
-    /// Writes whole numbers from -127 to 127, a NaN as -128.
-    fn to_signed(self, codes: &mut [i8; LANES], floats: Self::Floats);
-    /// Writes whole numbers from 0 to 255.
-    fn to_unsigned(self, codes: &mut [u8; LANES], floats: Self::Floats);
-
     /// `a + b`.
     fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a - b`.
@@ -59,27 +54,44 @@ pub trait Lanes: Copy + Send + Sync {
     fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
     /// `c - a * b`, rounded once.
     fn mul_from(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+    /// `a * b - c`, rounded once: negative where `a * b` is less than `c`, to the last bit.
+    fn mul_less(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
     /// Without its sign.
     fn abs(self, a: Self::Floats) -> Self::Floats;
     /// Gives `a`, which is not negative, the sign of `sign`.
     fn with_sign(self, a: Self::Floats, sign: Self::Floats) -> Self::Floats;
-    /// The nearest whole number.
-    fn round(self, a: Self::Floats) -> Self::Floats;
-    /// `floats + 1` where `a < b`.
-    fn up_where_less(self, a: Self::Floats, b: Self::Floats, floats: Self::Floats) -> Self::Floats;
-    /// `floats - 1` where `a < b`.
-    fn down_where_less(self, a: Self::Floats, b: Self::Floats, floats: Self::Floats) -> Self::Floats;
     /// Where `a` is larger than zero, `floats`, but 1 at least, and 1 for a NaN; else zero.
     fn at_least_one_where_positive(self, a: Self::Floats, floats: Self::Floats) -> Self::Floats;
     /// The larger of two that have no sign, but for NaNs; a NaN if there is one.
     fn larger(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    /// The largest of what has no sign, but for NaNs; a NaN if there is one.
-    fn largest(self, a: Self::Floats) -> f32;
+    /// The largest of what has no sign, but for NaNs, in every lane; a NaN if there is one.
+    fn largest(self, a: Self::Floats) -> Self::Floats;
+    /// What the first lane has.
+    fn first(self, a: Self::Floats) -> f32;
+    /// The larger of a number and a limit; of a NaN, the limit.
+    fn at_least(self, a: Self::Floats, limit: Self::Floats) -> Self::Floats;
+    /// The smaller of a number and a limit; of a NaN, the limit.
+    fn at_most(self, a: Self::Floats, limit: Self::Floats) -> Self::Floats;
 
-    /// The square root of what is not negative, to about a thousandth, less a quarter.
-    fn guess_root_less_quarter(self, a: Self::Floats) -> Self::Floats;
+    /// The square root of what is larger than zero, to about a thousandth.
+    fn guess_root(self, a: Self::Floats) -> Self::Floats;
     /// The fourth root of what is not negative, to about a thousandth.
     fn guess_fourth_root(self, a: Self::Floats) -> Self::Floats;
+
+    /// The nearest whole numbers, of what is no NaN and not large.
+    fn nearest(self, a: Self::Floats) -> Self::Words;
+    /// Words that are small as floats.
+    fn floats(self, words: Self::Words) -> Self::Floats;
+    /// `words - 1` where a float has a sign.
+    fn down_where_negative(self, words: Self::Words, floats: Self::Floats) -> Self::Words;
+
+    /// Writes half of words from 0 to 254, rounded down, of 1 more where `rest` has a sign; negative where a value is.
+    /// Words have to be zero where a value has no bits.
+    fn halves_to_signed(self, codes: &mut [[i8; LANES]; GROUPS], of: Rests<Self>);
+    /// Writes half of words from 0 to 510, likewise; of a value that is not zero, 1 at least.
+    fn halves_to_unsigned(self, codes: &mut [[u8; LANES]; GROUPS], of: Rests<Self>);
+    /// Writes words from 0 to 255, 1 more where `rest` has a sign; of a value that is not zero, 1 at least.
+    fn to_unsigned(self, codes: &mut [[u8; LANES]; GROUPS], of: Rests<Self>);
 
     /// Words for the numbers `from` to `from + 15`, evenly distributed and unlike those of another key.
     fn random(self, from: u32, key: u32) -> Self::Words;
@@ -90,6 +102,17 @@ pub trait Lanes: Copy + Send + Sync {
 
     /// Says that what lies so many bytes after something, whatever that is, will be needed soon.
     fn prefetch<T>(self, near: &T, ahead: usize);
+}
+
+/// A block that is almost coded.
+#[derive(Clone, Copy, Debug)]
+pub struct Rests<L: Lanes> {
+    /// What codes are made of.
+    pub words: [L::Words; GROUPS],
+    /// What is left to be seen of them is a sign.
+    pub rest: [L::Floats; GROUPS],
+    /// What is coded.
+    pub values: [L::Floats; GROUPS],
 }
 
 /// What runs on any kind of lanes.

@@ -48,14 +48,42 @@ pub fn groups_mut<T>(block: &mut [T; BLOCK]) -> &mut [[T; LANES]; GROUPS] {
     groups.try_into().unwrap_or_else(|_| unreachable!("a block has so many"))
 }
 
+/// Does it to all groups of a block.
+#[inline(always)]
+fn each<A: Copy, B>([a, b, c, d]: [A; GROUPS], of: impl Fn(A) -> B) -> [B; GROUPS] {
+    [of(a), of(b), of(c), of(d)]
+}
+
+/// Does it to all groups of two.
+#[inline(always)]
+fn both<A: Copy, B: Copy, C>(a: [A; GROUPS], b: [B; GROUPS], of: impl Fn(A, B) -> C) -> [C; GROUPS] {
+    [of(a[0], b[0]), of(a[1], b[1]), of(a[2], b[2]), of(a[3], b[3])]
+}
+
+/// What a block is coded with.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale<L: lanes::Lanes> {
+    /// What is kept with the codes: the largest absolute value, zero for a block of zeros.
+    pub kept: f32,
+    /// What values are multiplied by, in every lane.
+    pub factor: L::Floats,
+}
+
+impl<L: lanes::Lanes> Scale<L> {
+    /// Returns that of a block of which nothing has a sign; its largest value is to become `full`.
+    #[inline(always)]
+    fn of(lanes: L, [a, b, c, d]: [L::Floats; GROUPS], min: f32, full: f32) -> Self {
+        let largest = lanes.largest(lanes.larger(lanes.larger(a, b), lanes.larger(c, d)));
+        let scale = lanes.larger(largest, lanes.splat(min));
+        // Numbers that have no sign are in the order of their bits.
+        let bits = lanes.first(largest).to_bits();
+        let kept = bits.max(u32::from(bits != 0) * min.to_bits());
+        Self { kept: f32::from_bits(kept), factor: lanes.div(lanes.splat(full), scale) }
+    }
+}
+
 /// Takes the signs off a block.
 #[inline(always)]
 fn magnitudes<L: lanes::Lanes>(lanes: L, [a, b, c, d]: [L::Floats; GROUPS]) -> [L::Floats; GROUPS] {
     [lanes.abs(a), lanes.abs(b), lanes.abs(c), lanes.abs(d)]
-}
-
-/// Returns the largest number of a block of which none has a sign; a NaN if there is one.
-#[inline(always)]
-fn largest_of<L: lanes::Lanes>(lanes: L, [a, b, c, d]: [L::Floats; GROUPS]) -> f32 {
-    lanes.largest(lanes.larger(lanes.larger(a, b), lanes.larger(c, d)))
 }

@@ -4,35 +4,54 @@
 //! (a quarter of what evenly spaced codes do).
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
-use super::lanes::Lanes;
-use super::{GROUPS, LANES, largest_of, magnitudes};
+use super::lanes::{Lanes, Rests};
+use super::{GROUPS, LANES, Scale, both, each, magnitudes};
 
 /// The largest code, squared.
 const FULL: f32 = 127.0 * 127.0;
 /// 2^-112: scales below are stored as this (but for zero): what they stand for is less than any step of training.
 const SCALE_MIN: f32 = f32::from_bits((127 - 112) << 23);
 
-/// What [`decode`] gives is to be multiplied by the scale.
+/// What [`squares`] are to be multiplied by, and the scale.
+pub const UNIT: f32 = 1.0 / FULL;
+
+/// What it gives is to be multiplied by the scale.
 #[inline(always)]
 pub fn decode<L: Lanes>(lanes: L, codes: &[i8; LANES]) -> L::Floats {
+    lanes.mul(squares(lanes, codes), lanes.splat(UNIT))
+}
+
+/// Codes times their absolute values, which are whole numbers.
+#[inline(always)]
+pub fn squares<L: Lanes>(lanes: L, codes: &[i8; LANES]) -> L::Floats {
     let code = lanes.of_signed(codes);
-    lanes.mul(lanes.mul(code, lanes.abs(code)), lanes.splat(1.0 / FULL))
+    lanes.mul(code, lanes.abs(code))
 }
 
 /// Codes a block; returns its scale.
 #[inline(always)]
 pub fn encode<L: Lanes>(lanes: L, values: [L::Floats; GROUPS], codes: &mut [[i8; LANES]; GROUPS]) -> f32 {
-    let magnitudes = magnitudes(lanes, values);
-    let largest = largest_of(lanes, magnitudes);
-    let scale = if largest < SCALE_MIN { SCALE_MIN } else { largest };
-    let factor = lanes.splat(FULL / scale);
-    for ((value, magnitude), codes) in values.into_iter().zip(magnitudes).zip(codes) {
-        let square = lanes.mul(magnitude, factor);
-        // The nearest root or one less, so that one is added; at the edge between two codes the smaller one.
-        let root = lanes.round(lanes.guess_root_less_quarter(square));
-        let edge = lanes.mul_add(root, root, lanes.add(root, lanes.splat(0.25)));
-        let root = lanes.up_where_less(edge, square, root);
-        lanes.to_signed(codes, lanes.with_sign(root, value));
-    }
-    if largest == 0.0 { 0.0 } else { scale }
+    let scale = scale(lanes, values);
+    code(lanes, values, scale.factor, codes);
+    scale.kept
+}
+
+/// Returns the scale that a block is coded with.
+#[inline(always)]
+pub fn scale<L: Lanes>(lanes: L, values: [L::Floats; GROUPS]) -> Scale<L> {
+    Scale::of(lanes, magnitudes(lanes, values), SCALE_MIN, 4.0 * FULL)
+}
+
+/// Codes a block, with the factor of its [`scale`].
+#[inline(always)]
+pub fn code<L: Lanes>(lanes: L, values: [L::Floats; GROUPS], factor: L::Floats, codes: &mut [[i8; LANES]; GROUPS]) {
+    // Twice the root is a whole number where one code ends and the next begins. Any guess that is less than a quarter of
+    // a code off, rounded to such a number, is that edge or lies beside the root; only there a half is up or down.
+    let tiny = lanes.splat(f32::MIN_POSITIVE);
+    let square = each(values, |value| lanes.at_least(lanes.mul(lanes.abs(value), factor), tiny));
+    let twice = each(square, |square| lanes.nearest(lanes.guess_root(square)));
+    let edge = each(twice, |twice| lanes.floats(twice));
+    // At the edge the smaller one.
+    let rest = both(edge, square, |edge, square| lanes.mul_less(edge, edge, square));
+    lanes.halves_to_signed(codes, Rests { words: twice, rest, values });
 }

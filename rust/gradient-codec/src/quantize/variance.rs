@@ -9,13 +9,14 @@
 //! every machine and for any number of threads.
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
-use super::lanes::Lanes;
-use super::{GROUPS, LANES, largest_of};
+use super::lanes::{Lanes, Rests};
+use super::{GROUPS, LANES, Scale, both, each};
 
 /// The largest code to the fourth power.
 const FULL: f32 = 255.0 * 255.0 * 255.0 * 255.0;
-/// 2^-94: scales below are stored as this (but for zero): their roots are far below any epsilon.
-const SCALE_MIN: f32 = f32::from_bits((127 - 94) << 23);
+/// 2^-92: scales below are stored as this (but for zero): their roots are far below any epsilon, and 16 [`FULL`] divided
+/// by them would be infinite.
+const SCALE_MIN: f32 = f32::from_bits((127 - 92) << 23);
 
 /// How a number between two codes becomes one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,17 @@ pub fn decode<L: Lanes>(lanes: L, codes: &[u8; LANES]) -> L::Floats {
     lanes.mul(square, square)
 }
 
+/// What [`fourths`] are to be multiplied by, and the scale.
+pub const UNIT: f32 = 1.0 / FULL;
+
+/// The fourth powers of codes.
+#[inline(always)]
+pub fn fourths<L: Lanes>(lanes: L, codes: &[u8; LANES]) -> L::Floats {
+    let code = lanes.of_unsigned(codes);
+    let square = lanes.mul(code, code);
+    lanes.mul(square, square)
+}
+
 /// Codes block number `block` of a tensor, whose numbers have no sign, nor has zero; returns its scale.
 #[inline(always)]
 pub fn encode<L: Lanes>(
@@ -58,44 +70,62 @@ pub fn encode<L: Lanes>(
     block: u64,
     codes: &mut [[u8; LANES]; GROUPS],
 ) -> f32 {
-    let largest = largest_of(lanes, values);
-    let scale = if largest < SCALE_MIN { SCALE_MIN } else { largest };
-    let factor = lanes.splat(FULL / scale);
-    let key = match rounding {
-        Rounding::Nearest => 0,
-        Rounding::Stochastic { key } => key,
-    };
-    // One word for each four numbers; each sees it turned by eight bits more, so two share at most eight.
-    let mut words = lanes.random((block as u32).wrapping_mul(LANES as u32), key ^ (block >> 28) as u32);
-    for (value, codes) in values.into_iter().zip(codes) {
-        let fourth = lanes.mul(value, factor);
-        let fourth_of = |root| {
-            let square = lanes.mul(root, root);
-            lanes.mul(square, square)
-        };
-        let guess = lanes.guess_fourth_root(fourth);
-        let root = match rounding {
-            Rounding::Nearest => {
-                // The nearest root or one less, so that one is added.
-                let root = lanes.round(lanes.sub(guess, lanes.splat(0.25)));
-                lanes.up_where_less(fourth_of(lanes.add(root, lanes.splat(0.5))), fourth, root)
-            }
-            Rounding::Stochastic { .. } => {
-                // The root without its fraction or one more, so that one is taken off.
-                let root = lanes.round(guess);
-                let root = lanes.down_where_less(fourth, fourth_of(root), root);
-                // With t = 2 root + 1 the next fourth power is t (t^2 + 1) / 2 away; this is a 65,536th of it.
-                let t = lanes.mul_add(root, lanes.splat(2.0), lanes.splat(1.0));
-                let part = lanes.splat(1.0 / 131_072.0);
-                let gap = lanes.mul(t, lanes.mul_add(lanes.mul(t, t), part, part));
-                let square = lanes.mul(root, root);
-                let rest = lanes.mul_from(square, square, fourth);
-                let lot = lanes.mul(lanes.low_odd(words), gap);
+    let scale = scale(lanes, values);
+    code(lanes, values, scale.factor, rounding, block, codes);
+    scale.kept
+}
+
+/// Returns the scale that a block is coded with.
+#[inline(always)]
+pub fn scale<L: Lanes>(lanes: L, values: [L::Floats; GROUPS]) -> Scale<L> {
+    Scale::of(lanes, values, SCALE_MIN, FULL)
+}
+
+/// Codes block number `block`, with the factor of its [`scale`].
+#[inline(always)]
+pub fn code<L: Lanes>(
+    lanes: L,
+    values: [L::Floats; GROUPS],
+    factor: L::Floats,
+    rounding: Rounding,
+    block: u64,
+    codes: &mut [[u8; LANES]; GROUPS],
+) {
+    let square_of = |root| lanes.mul(root, root);
+    match rounding {
+        Rounding::Nearest => {
+            // As momenta are, by twice the root.
+            let (factor, most) = (lanes.mul(factor, lanes.splat(16.0)), lanes.splat(16.0 * FULL));
+            let fourth = each(values, |value| lanes.at_most(lanes.mul(value, factor), most));
+            let twice = each(fourth, |fourth| lanes.nearest(lanes.guess_fourth_root(fourth)));
+            let square = each(each(twice, |twice| lanes.floats(twice)), square_of);
+            let rest = both(square, fourth, |square, fourth| lanes.mul_less(square, square, fourth));
+            lanes.halves_to_unsigned(codes, Rests { words: twice, rest, values });
+        }
+        Rounding::Stochastic { key } => {
+            let most = lanes.splat(FULL);
+            let fourth = each(values, |value| lanes.at_most(lanes.mul(value, factor), most));
+            // The root without its fraction or one more, so that one is taken off.
+            let near = each(fourth, |fourth| lanes.nearest(lanes.guess_fourth_root(fourth)));
+            let square = each(each(near, |near| lanes.floats(near)), square_of);
+            let rest = both(square, fourth, |square, fourth| lanes.mul_from(square, square, fourth));
+            let floor = both(near, rest, |near, rest| lanes.down_where_negative(near, rest));
+            let root = each(floor, |floor| lanes.floats(floor));
+            // The next fourth power is 4 root^3 + 6 root^2 + 4 root + 1 away; this is a 65,536th of it.
+            let part = |part: f32| lanes.splat(part / 65_536.0);
+            let gap = each(root, |root| lanes.mul_add(root, part(4.0), part(6.0)));
+            let gap = both(gap, root, |gap, root| lanes.mul_add(gap, root, part(4.0)));
+            let gap = both(gap, root, |gap, root| lanes.mul_add(gap, root, part(1.0)));
+            let square = each(root, square_of);
+            let rest = both(square, fourth, |square, fourth| lanes.mul_from(square, square, fourth));
+            // One word for each four numbers; each sees it turned by eight bits more, so two share at most eight.
+            let mut words = lanes.random((block as u32).wrapping_mul(LANES as u32), key ^ (block >> 28) as u32);
+            let mut lot = gap;
+            for (lot, rest) in lot.iter_mut().zip(rest) {
+                *lot = lanes.mul_less(lanes.low_odd(words), *lot, rest);
                 words = lanes.turn(words);
-                lanes.up_where_less(lot, rest, root)
             }
-        };
-        lanes.to_unsigned(codes, lanes.at_least_one_where_positive(value, root));
+            lanes.to_unsigned(codes, Rests { words: floor, rest: lot, values });
+        }
     }
-    if largest == 0.0 { 0.0 } else { scale }
 }

@@ -1,12 +1,12 @@
 //! Lanes of AVX2: two registers.
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
-use core::arch::x86_64::{__m256, __m256i, _CMP_GT_OQ, _CMP_LT_OQ, _MM_HINT_T0};
+use core::arch::x86_64::{__m256, __m256i, _CMP_GT_OQ, _MM_HINT_T0};
 use pulp::x86::V3;
 use pulp::{NullaryFnOnce, cast};
 
-use super::Lanes;
-use crate::quantize::LANES;
+use super::{Lanes, Rests};
+use crate::quantize::{GROUPS, LANES};
 
 /// Operations on two registers.
 #[derive(Clone, Copy, Debug)]
@@ -14,9 +14,6 @@ pub struct Avx2(V3);
 
 type Floats = [__m256; 2];
 type Words = [__m256i; 2];
-
-/// To round to nearest, ties to even, with no exceptions.
-const NEAREST: i32 = 8;
 
 /// A function as the processor's token takes it.
 pub(super) struct Function<F>(pub(super) F);
@@ -34,12 +31,6 @@ impl Avx2 {
     /// Returns them if the processor has them.
     pub(super) fn new() -> Option<Self> {
         V3::try_new().map(Self)
-    }
-
-    /// Ones where `a` is less than `b`.
-    #[inline(always)]
-    fn less(self, a: __m256, b: __m256) -> __m256 {
-        self.0.avx._mm256_cmp_ps::<_CMP_LT_OQ>(a, b)
     }
 
     #[inline(always)]
@@ -63,13 +54,68 @@ impl Avx2 {
         op._mm256_andnot_ps(op._mm256_set1_ps(-0.0), a)
     }
 
-    /// The nearest whole numbers, all 16, as words of 16 bits.
+    /// Words as words of 16 bits, whose quarters are out of order; too large ones as the largest, with their sign.
     #[inline(always)]
-    fn narrow(self, floats: Floats) -> __m256i {
-        let (avx, avx2) = (self.0.avx, self.0.avx2);
-        let [low, high] = each(floats, |half| avx._mm256_cvtps_epi32(half));
-        // Packing goes by halves of a register: their quarters have to be put in order.
-        avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(avx2._mm256_packs_epi32(low, high))
+    fn narrow(self, [[a, b], [c, d]]: [Words; 2]) -> [__m256i; 2] {
+        let op = self.0.avx2;
+        [op._mm256_packs_epi32(a, b), op._mm256_packs_epi32(c, d)]
+    }
+
+    /// Floats likewise, as far as their signs go and that zero is zero and nothing else is.
+    #[inline(always)]
+    fn narrow_signs(self, [[a, b], [c, d]]: [Floats; 2]) -> [__m256i; 2] {
+        self.narrow([[cast(a), cast(b)], [cast(c), cast(d)]])
+    }
+
+    /// The signs of floats as bytes, in the order of [`Self::narrow`]; zero is zero, and nothing else is.
+    #[inline(always)]
+    fn signs(self, floats: [Floats; 2]) -> __m256i {
+        let [low, high] = self.narrow_signs(floats);
+        self.0.avx2._mm256_packs_epi16(low, high)
+    }
+
+    /// Half of words and where the rest has a sign 1 more, as bytes.
+    #[inline(always)]
+    fn half(self, of: &HalfRests) -> __m256i {
+        let op = self.0.avx2;
+        let (words, rest) = (self.narrow(of.words), self.narrow_signs(of.rest));
+        let half =
+            |words, rest| op._mm256_srli_epi16::<1>(op._mm256_add_epi16(words, op._mm256_srli_epi16::<15>(rest)));
+        op._mm256_packus_epi16(half(words[0], rest[0]), half(words[1], rest[1]))
+    }
+
+    #[inline(always)]
+    fn signed_halves(self, of: &HalfRests) -> __m256i {
+        // Where a value has no bits it gives zero.
+        self.in_order(self.0.avx2._mm256_sign_epi8(self.half(of), self.signs(of.values)))
+    }
+
+    #[inline(always)]
+    fn unsigned_halves(self, of: &HalfRests) -> __m256i {
+        self.at_least_one(self.half(of), of.values)
+    }
+
+    #[inline(always)]
+    fn unsigned(self, of: &HalfRests) -> __m256i {
+        let op = self.0.avx2;
+        let [low, high] = self.narrow(of.words);
+        let bytes = op._mm256_packus_epi16(low, high);
+        let is_more = op._mm256_cmpgt_epi8(self.0.avx._mm256_setzero_si256(), self.signs(of.rest));
+        self.at_least_one(op._mm256_sub_epi8(bytes, is_more), of.values)
+    }
+
+    /// Bytes in order, 1 instead of zero where a value is not zero.
+    #[inline(always)]
+    fn at_least_one(self, bytes: __m256i, values: [Floats; 2]) -> __m256i {
+        let (avx, op) = (self.0.avx, self.0.avx2);
+        let one = op._mm256_min_epi8(self.signs(values), avx._mm256_set1_epi8(1));
+        self.in_order(op._mm256_max_epu8(bytes, one))
+    }
+
+    /// Puts in order what was packed twice, which goes by halves of a register.
+    #[inline(always)]
+    fn in_order(self, bytes: __m256i) -> __m256i {
+        self.0.avx2._mm256_permutevar8x32_epi32(bytes, self.0.avx._mm256_set_epi32(7, 3, 6, 2, 5, 1, 4, 0))
     }
 }
 
@@ -89,6 +135,25 @@ fn both(a: Floats, b: Floats, of: impl Fn(__m256, __m256) -> __m256) -> Floats {
 #[inline(always)]
 fn all(a: Floats, b: Floats, c: Floats, of: impl Fn(__m256, __m256, __m256) -> __m256) -> Floats {
     [of(a[0], b[0], c[0]), of(a[1], b[1], c[1])]
+}
+
+/// Half of a block that is almost coded.
+#[derive(Clone, Copy)]
+struct HalfRests {
+    words: [Words; 2],
+    rest: [Floats; 2],
+    values: [Floats; 2],
+}
+
+impl Rests<Avx2> {
+    #[inline(always)]
+    fn halves(&self) -> [HalfRests; 2] {
+        let Self { words, rest, values } = self;
+        [
+            HalfRests { words: [words[0], words[1]], rest: [rest[0], rest[1]], values: [values[0], values[1]] },
+            HalfRests { words: [words[2], words[3]], rest: [rest[2], rest[3]], values: [values[2], values[3]] },
+        ]
+    }
 }
 
 impl Lanes for Avx2 {
@@ -134,18 +199,6 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn to_signed(self, codes: &mut [i8; LANES], floats: Floats) {
-        let [low, high]: [_; 2] = cast(self.narrow(floats));
-        *codes = cast(self.0.sse2._mm_packs_epi16(low, high));
-    }
-
-    #[inline(always)]
-    fn to_unsigned(self, codes: &mut [u8; LANES], floats: Floats) {
-        let [low, high]: [_; 2] = cast(self.narrow(floats));
-        *codes = cast(self.0.sse2._mm_packus_epi16(low, high));
-    }
-
-    #[inline(always)]
     fn add(self, a: Floats, b: Floats) -> Floats {
         both(a, b, |a, b| self.0.avx._mm256_add_ps(a, b))
     }
@@ -181,6 +234,11 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn mul_less(self, a: Floats, b: Floats, c: Floats) -> Floats {
+        all(a, b, c, |a, b, c| self.0.fma._mm256_fmsub_ps(a, b, c))
+    }
+
+    #[inline(always)]
     fn abs(self, a: Floats) -> Floats {
         each(a, |a| self.abs_of(a))
     }
@@ -189,27 +247,6 @@ impl Lanes for Avx2 {
     fn with_sign(self, a: Floats, sign: Floats) -> Floats {
         let op = self.0.avx;
         both(a, sign, |a, sign| op._mm256_or_ps(a, op._mm256_and_ps(sign, op._mm256_set1_ps(-0.0))))
-    }
-
-    #[inline(always)]
-    fn round(self, a: Floats) -> Floats {
-        each(a, |a| self.0.avx._mm256_round_ps::<NEAREST>(a))
-    }
-
-    #[inline(always)]
-    fn up_where_less(self, a: Floats, b: Floats, floats: Floats) -> Floats {
-        let op = self.0.avx;
-        all(a, b, floats, |a, b, floats| {
-            op._mm256_add_ps(floats, op._mm256_and_ps(self.less(a, b), op._mm256_set1_ps(1.0)))
-        })
-    }
-
-    #[inline(always)]
-    fn down_where_less(self, a: Floats, b: Floats, floats: Floats) -> Floats {
-        let op = self.0.avx;
-        all(a, b, floats, |a, b, floats| {
-            op._mm256_sub_ps(floats, op._mm256_and_ps(self.less(a, b), op._mm256_set1_ps(1.0)))
-        })
     }
 
     #[inline(always)]
@@ -228,29 +265,76 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn largest(self, a: Floats) -> f32 {
-        let op = self.0.sse4_1;
-        let larger = self.0.avx2._mm256_max_epu32(cast(a[0]), cast(a[1]));
-        let [low, high]: [_; 2] = cast(larger);
-        let four = op._mm_max_epu32(low, high);
-        let two = op._mm_max_epu32(four, self.0.sse2._mm_shuffle_epi32::<0b11_10_11_10>(four));
-        let one = op._mm_max_epu32(two, self.0.sse2._mm_shuffle_epi32::<0b01_01_01_01>(two));
-        f32::from_bits(self.0.sse2._mm_cvtsi128_si32(one).cast_unsigned())
+    fn largest(self, a: Floats) -> Floats {
+        let op = self.0.avx2;
+        let a = op._mm256_max_epu32(cast(a[0]), cast(a[1]));
+        // Of halves, of pairs, of both.
+        let a = op._mm256_max_epu32(a, op._mm256_permute2x128_si256::<0x01>(a, a));
+        let a = op._mm256_max_epu32(a, op._mm256_shuffle_epi32::<0b01_00_11_10>(a));
+        [cast(op._mm256_max_epu32(a, op._mm256_shuffle_epi32::<0b10_11_00_01>(a))); 2]
     }
 
     #[inline(always)]
-    fn guess_root_less_quarter(self, a: Floats) -> Floats {
+    fn first(self, a: Floats) -> f32 {
+        self.0.avx._mm256_cvtss_f32(a[0])
+    }
+
+    #[inline(always)]
+    fn at_least(self, a: Floats, limit: Floats) -> Floats {
+        // Of a NaN and something the maximum is the second.
+        both(a, limit, |a, limit| self.0.avx._mm256_max_ps(a, limit))
+    }
+
+    #[inline(always)]
+    fn at_most(self, a: Floats, limit: Floats) -> Floats {
+        both(a, limit, |a, limit| self.0.avx._mm256_min_ps(a, limit))
+    }
+
+    #[inline(always)]
+    fn guess_root(self, a: Floats) -> Floats {
         let op = self.0.avx;
-        each(a, |a| {
-            let reciprocal = op._mm256_rsqrt_ps(op._mm256_max_ps(a, op._mm256_set1_ps(f32::MIN_POSITIVE)));
-            self.0.fma._mm256_fmsub_ps(a, reciprocal, op._mm256_set1_ps(0.25))
-        })
+        each(a, |a| op._mm256_mul_ps(a, op._mm256_rsqrt_ps(a)))
     }
 
     #[inline(always)]
     fn guess_fourth_root(self, a: Floats) -> Floats {
         let op = self.0.avx;
         each(a, |a| op._mm256_rsqrt_ps(op._mm256_rsqrt_ps(a)))
+    }
+
+    #[inline(always)]
+    fn nearest(self, a: Floats) -> Words {
+        each(a, |a| self.0.avx._mm256_cvtps_epi32(a))
+    }
+
+    #[inline(always)]
+    fn floats(self, words: Words) -> Floats {
+        each(words, |words| self.0.avx._mm256_cvtepi32_ps(words))
+    }
+
+    #[inline(always)]
+    fn down_where_negative(self, words: Words, floats: Floats) -> Words {
+        let op = self.0.avx2;
+        let down = |words, floats: __m256| op._mm256_add_epi32(words, op._mm256_srai_epi32::<31>(cast(floats)));
+        [down(words[0], floats[0]), down(words[1], floats[1])]
+    }
+
+    #[inline(always)]
+    fn halves_to_signed(self, codes: &mut [[i8; LANES]; GROUPS], of: Rests<Self>) {
+        let [low, high] = of.halves();
+        *codes = cast([self.signed_halves(&low), self.signed_halves(&high)]);
+    }
+
+    #[inline(always)]
+    fn halves_to_unsigned(self, codes: &mut [[u8; LANES]; GROUPS], of: Rests<Self>) {
+        let [low, high] = of.halves();
+        *codes = cast([self.unsigned_halves(&low), self.unsigned_halves(&high)]);
+    }
+
+    #[inline(always)]
+    fn to_unsigned(self, codes: &mut [[u8; LANES]; GROUPS], of: Rests<Self>) {
+        let [low, high] = of.halves();
+        *codes = cast([self.unsigned(&low), self.unsigned(&high)]);
     }
 
     #[inline(always)]

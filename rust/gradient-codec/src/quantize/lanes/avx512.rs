@@ -1,14 +1,14 @@
 //! Lanes of AVX-512: one register.
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
-use core::arch::x86_64::{__m512, __m512i, _CMP_GT_OQ, _CMP_LT_OQ, _MM_HINT_T0};
+use core::arch::x86_64::{__m512, __m512i, _CMP_GT_OQ, _MM_HINT_T0};
 
 use pulp::cast;
 use pulp::x86::V4;
 
-use super::Lanes;
 use super::avx2::Function;
-use crate::quantize::LANES;
+use super::{Lanes, Rests};
+use crate::quantize::{GROUPS, LANES};
 
 /// Operations on one register.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,47 @@ impl Avx512 {
     /// Returns them if the processor has them.
     pub(super) fn new() -> Option<Self> {
         V4::try_new().map(Self)
+    }
+
+    /// Words as words of 16 bits, whose quarters are out of order; too large ones as the largest, with their sign.
+    #[inline(always)]
+    fn narrow(self, [a, b, c, d]: [__m512i; GROUPS]) -> [__m512i; 2] {
+        let op = self.0.avx512bw;
+        [op._mm512_packs_epi32(a, b), op._mm512_packs_epi32(c, d)]
+    }
+
+    /// The signs of floats as bytes, in the order of [`Self::narrow`]; zero is zero, and nothing else is.
+    #[inline(always)]
+    fn signs(self, [a, b, c, d]: [__m512; GROUPS]) -> __m512i {
+        let [low, high] = self.narrow([cast(a), cast(b), cast(c), cast(d)]);
+        self.0.avx512bw._mm512_packs_epi16(low, high)
+    }
+
+    /// Puts in order what was packed twice, which goes by quarters of a register.
+    #[inline(always)]
+    fn in_order(self, bytes: __m512i) -> __m512i {
+        let op = self.0.avx512f;
+        let order = op._mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+        op._mm512_permutexvar_epi32(order, bytes)
+    }
+
+    /// Half of words and where the rest has a sign 1 more, as bytes.
+    #[inline(always)]
+    fn halves(self, of: &Rests<Self>) -> __m512i {
+        let op = self.0.avx512bw;
+        let [a, b, c, d] = of.rest;
+        let (words, rest) = (self.narrow(of.words), self.narrow([cast(a), cast(b), cast(c), cast(d)]));
+        let half =
+            |words, rest| op._mm512_srli_epi16::<1>(op._mm512_add_epi16(words, op._mm512_srli_epi16::<15>(rest)));
+        op._mm512_packus_epi16(half(words[0], rest[0]), half(words[1], rest[1]))
+    }
+
+    /// Bytes in order, 1 instead of zero where a value is not zero.
+    #[inline(always)]
+    fn at_least_one(self, bytes: __m512i, values: [__m512; GROUPS]) -> __m512i {
+        let op = self.0.avx512bw;
+        let one = op._mm512_min_epi8(self.signs(values), self.0.avx512f._mm512_set1_epi8(1));
+        self.in_order(op._mm512_max_epu8(bytes, one))
     }
 }
 
@@ -61,18 +102,6 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn to_signed(self, codes: &mut [i8; LANES], floats: __m512) {
-        let op = self.0.avx512f;
-        *codes = cast(op._mm512_cvtsepi32_epi8(op._mm512_cvtps_epi32(floats)));
-    }
-
-    #[inline(always)]
-    fn to_unsigned(self, codes: &mut [u8; LANES], floats: __m512) {
-        let op = self.0.avx512f;
-        *codes = cast(op._mm512_cvtusepi32_epi8(op._mm512_cvtps_epi32(floats)));
-    }
-
-    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         self.0.avx512f._mm512_add_ps(a, b)
     }
@@ -108,6 +137,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn mul_less(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        self.0.avx512f._mm512_fmsub_ps(a, b, c)
+    }
+
+    #[inline(always)]
     fn abs(self, a: __m512) -> __m512 {
         self.0.avx512f._mm512_abs_ps(a)
     }
@@ -117,23 +151,6 @@ impl Lanes for Avx512 {
         let op = self.0.avx512f;
         // Where the mask is set, the bit of `sign`, else that of `a`.
         cast(op._mm512_ternarylogic_epi32::<0xd8>(cast(a), cast(sign), op._mm512_set1_epi32(SIGN)))
-    }
-
-    #[inline(always)]
-    fn round(self, a: __m512) -> __m512 {
-        self.0.avx512f._mm512_roundscale_ps::<0>(a)
-    }
-
-    #[inline(always)]
-    fn up_where_less(self, a: __m512, b: __m512, floats: __m512) -> __m512 {
-        let op = self.0.avx512f;
-        op._mm512_mask_add_ps(floats, op._mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), floats, self.splat(1.0))
-    }
-
-    #[inline(always)]
-    fn down_where_less(self, a: __m512, b: __m512, floats: __m512) -> __m512 {
-        let op = self.0.avx512f;
-        op._mm512_mask_sub_ps(floats, op._mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), floats, self.splat(1.0))
     }
 
     #[inline(always)]
@@ -150,22 +167,83 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn largest(self, a: __m512) -> f32 {
-        f32::from_bits(self.0.avx512f._mm512_reduce_max_epu32(cast(a)))
+    fn largest(self, a: __m512) -> __m512 {
+        let op = self.0.avx512f;
+        let a: __m512i = cast(a);
+        // Of halves, of quarters, of pairs, of both.
+        let a = op._mm512_max_epu32(a, op._mm512_shuffle_i64x2::<0b01_00_11_10>(a, a));
+        let a = op._mm512_max_epu32(a, op._mm512_shuffle_i64x2::<0b10_11_00_01>(a, a));
+        let a = op._mm512_max_epu32(a, op._mm512_shuffle_epi32::<0b01_00_11_10>(a));
+        cast(op._mm512_max_epu32(a, op._mm512_shuffle_epi32::<0b10_11_00_01>(a)))
     }
 
     #[inline(always)]
-    fn guess_root_less_quarter(self, a: __m512) -> __m512 {
+    fn first(self, a: __m512) -> f32 {
+        let floats: [f32; LANES] = cast(a);
+        floats[0]
+    }
+
+    #[inline(always)]
+    fn at_least(self, a: __m512, limit: __m512) -> __m512 {
+        // Of a NaN and something the maximum is the second.
+        self.0.avx512f._mm512_max_ps(a, limit)
+    }
+
+    #[inline(always)]
+    fn at_most(self, a: __m512, limit: __m512) -> __m512 {
+        self.0.avx512f._mm512_min_ps(a, limit)
+    }
+
+    #[inline(always)]
+    fn guess_root(self, a: __m512) -> __m512 {
         let op = self.0.avx512f;
-        // Zero has no reciprocal root to multiply by.
-        let reciprocal = op._mm512_rsqrt14_ps(op._mm512_max_ps(a, self.splat(f32::MIN_POSITIVE)));
-        op._mm512_fmsub_ps(a, reciprocal, self.splat(0.25))
+        op._mm512_mul_ps(a, op._mm512_rsqrt14_ps(a))
     }
 
     #[inline(always)]
     fn guess_fourth_root(self, a: __m512) -> __m512 {
         let op = self.0.avx512f;
         op._mm512_rsqrt14_ps(op._mm512_rsqrt14_ps(a))
+    }
+
+    #[inline(always)]
+    fn nearest(self, a: __m512) -> __m512i {
+        self.0.avx512f._mm512_cvtps_epi32(a)
+    }
+
+    #[inline(always)]
+    fn floats(self, words: __m512i) -> __m512 {
+        self.0.avx512f._mm512_cvtepi32_ps(words)
+    }
+
+    #[inline(always)]
+    fn down_where_negative(self, words: __m512i, floats: __m512) -> __m512i {
+        let op = self.0.avx512f;
+        op._mm512_add_epi32(words, op._mm512_srai_epi32::<31>(cast(floats)))
+    }
+
+    #[inline(always)]
+    fn halves_to_signed(self, codes: &mut [[i8; LANES]; GROUPS], of: Rests<Self>) {
+        let op = self.0.avx512bw;
+        let halves = self.halves(&of);
+        let is_negative = op._mm512_movepi8_mask(self.signs(of.values));
+        let zero = self.0.avx512f._mm512_setzero_si512();
+        *codes = cast(self.in_order(op._mm512_mask_sub_epi8(halves, is_negative, zero, halves)));
+    }
+
+    #[inline(always)]
+    fn halves_to_unsigned(self, codes: &mut [[u8; LANES]; GROUPS], of: Rests<Self>) {
+        *codes = cast(self.at_least_one(self.halves(&of), of.values));
+    }
+
+    #[inline(always)]
+    fn to_unsigned(self, codes: &mut [[u8; LANES]; GROUPS], of: Rests<Self>) {
+        let op = self.0.avx512bw;
+        let [low, high] = self.narrow(of.words);
+        let bytes = op._mm512_packus_epi16(low, high);
+        let is_more = op._mm512_movepi8_mask(self.signs(of.rest));
+        let bytes = op._mm512_mask_add_epi8(bytes, is_more, bytes, self.0.avx512f._mm512_set1_epi8(1));
+        *codes = cast(self.at_least_one(bytes, of.values));
     }
 
     #[inline(always)]

@@ -2,8 +2,8 @@
 
 use std::array;
 
-use super::Lanes;
-use crate::quantize::LANES;
+use super::{Lanes, Rests};
+use crate::quantize::{GROUPS, LANES};
 
 /// Operations one after the other.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,14 @@ type Words = [u32; LANES];
 
 fn zip(a: Floats, b: Floats, of: impl Fn(f32, f32) -> f32) -> Floats {
     array::from_fn(|i| of(a[i], b[i]))
+}
+
+/// Codes of words, 1 more where the rest has a sign, and of values.
+fn coded<C>(of: &Rests<Plain>, code: impl Fn(u32, f32) -> C) -> [[C; LANES]; GROUPS] {
+    array::from_fn(|group| {
+        let (words, rest, values) = (of.words[group], of.rest[group], of.values[group]);
+        array::from_fn(|i| code(words[i] + (rest[i].to_bits() >> 31), values[i]))
+    })
 }
 
 impl Lanes for Plain {
@@ -44,16 +52,6 @@ impl Lanes for Plain {
         codes.map(f32::from)
     }
 
-    fn to_signed(self, codes: &mut [i8; LANES], floats: Floats) {
-        // A NaN becomes what vector instructions make of it.
-        *codes = floats.map(|float| if float.is_nan() { i8::MIN } else { float as i8 });
-    }
-
-    #[expect(clippy::cast_sign_loss, reason = "what is given is not negative")]
-    fn to_unsigned(self, codes: &mut [u8; LANES], floats: Floats) {
-        *codes = floats.map(|float| float as u8);
-    }
-
     fn add(self, a: Floats, b: Floats) -> Floats {
         zip(a, b, |a, b| a + b)
     }
@@ -82,24 +80,16 @@ impl Lanes for Plain {
         array::from_fn(|i| (-a[i]).mul_add(b[i], c[i]))
     }
 
+    fn mul_less(self, a: Floats, b: Floats, c: Floats) -> Floats {
+        array::from_fn(|i| a[i].mul_add(b[i], -c[i]))
+    }
+
     fn abs(self, a: Floats) -> Floats {
         a.map(f32::abs)
     }
 
     fn with_sign(self, a: Floats, sign: Floats) -> Floats {
         zip(a, sign, f32::copysign)
-    }
-
-    fn round(self, a: Floats) -> Floats {
-        a.map(f32::round_ties_even)
-    }
-
-    fn up_where_less(self, a: Floats, b: Floats, floats: Floats) -> Floats {
-        array::from_fn(|i| if a[i] < b[i] { floats[i] + 1.0 } else { floats[i] })
-    }
-
-    fn down_where_less(self, a: Floats, b: Floats, floats: Floats) -> Floats {
-        array::from_fn(|i| if a[i] < b[i] { floats[i] - 1.0 } else { floats[i] })
     }
 
     fn at_least_one_where_positive(self, a: Floats, floats: Floats) -> Floats {
@@ -112,16 +102,56 @@ impl Lanes for Plain {
         zip(a, b, |a, b| f32::from_bits(a.to_bits().max(b.to_bits())))
     }
 
-    fn largest(self, a: Floats) -> f32 {
-        f32::from_bits(a.into_iter().map(f32::to_bits).max().unwrap_or(0))
+    fn largest(self, a: Floats) -> Floats {
+        [f32::from_bits(a.into_iter().map(f32::to_bits).max().unwrap_or(0)); LANES]
     }
 
-    fn guess_root_less_quarter(self, a: Floats) -> Floats {
-        a.map(|a| a.sqrt() - 0.25)
+    fn first(self, a: Floats) -> f32 {
+        a[0]
+    }
+
+    fn at_least(self, a: Floats, limit: Floats) -> Floats {
+        zip(a, limit, |a, limit| if a > limit { a } else { limit })
+    }
+
+    fn at_most(self, a: Floats, limit: Floats) -> Floats {
+        zip(a, limit, |a, limit| if a < limit { a } else { limit })
+    }
+
+    fn guess_root(self, a: Floats) -> Floats {
+        a.map(f32::sqrt)
     }
 
     fn guess_fourth_root(self, a: Floats) -> Floats {
         a.map(|a| a.sqrt().sqrt())
+    }
+
+    fn nearest(self, a: Floats) -> Words {
+        a.map(|a| (a.round_ties_even() as i32).cast_unsigned())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "they are small")]
+    fn floats(self, words: Words) -> Floats {
+        words.map(|word| word.cast_signed() as f32)
+    }
+
+    fn down_where_negative(self, words: Words, floats: Floats) -> Words {
+        array::from_fn(|i| words[i] - (floats[i].to_bits() >> 31))
+    }
+
+    fn halves_to_signed(self, codes: &mut [[i8; LANES]; GROUPS], of: Rests<Self>) {
+        *codes = coded(&of, |word, value| {
+            let half = (word >> 1) as i8;
+            if value.is_sign_negative() { -half } else { half }
+        });
+    }
+
+    fn halves_to_unsigned(self, codes: &mut [[u8; LANES]; GROUPS], of: Rests<Self>) {
+        *codes = coded(&of, |word, value| ((word >> 1) as u8).max(u8::from(value != 0.0)));
+    }
+
+    fn to_unsigned(self, codes: &mut [[u8; LANES]; GROUPS], of: Rests<Self>) {
+        *codes = coded(&of, |word, value| (word as u8).max(u8::from(value != 0.0)));
     }
 
     fn random(self, from: u32, key: u32) -> Words {
