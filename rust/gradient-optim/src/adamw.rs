@@ -12,7 +12,7 @@
 use gradient_codec::quantize::lanes::{LaneKind, Lanes};
 use gradient_codec::quantize::variance::Rounding;
 
-use crate::pass::{Rule, Sixteen, Tiles};
+use crate::pass::{Keep, Rule, Sixteen, Tiles};
 use crate::{OptimError, Tensor};
 
 /// What a step of Adam or AdamW is done with.
@@ -80,7 +80,7 @@ impl AdamW {
     }
 
     /// Computes what is the same for all elements, in 64 bits, as torch does.
-    fn factors(&self) -> Factors<f32> {
+    fn factors(&self) -> Factors<f32, Keep<f32>> {
         #[expect(clippy::cast_precision_loss, reason = "nobody trains for 2^53 steps")]
         let step = self.step as f64;
         // Where nothing is added to the gradient, it is only ever seen times these.
@@ -89,7 +89,7 @@ impl AdamW {
         Factors {
             grad: self.grad_factor as f32,
             decay: decay as f32,
-            beta1: self.beta1 as f32,
+            beta1: Keep::new(self.beta1),
             new1: (factor * (1.0 - self.beta1)) as f32,
             beta2: self.beta2 as f32,
             new2: (factor * factor * (1.0 - self.beta2)) as f32,
@@ -102,11 +102,11 @@ impl AdamW {
 
 /// What is the same for all elements of a step, as numbers or in registers.
 #[derive(Clone, Copy)]
-struct Factors<F> {
+struct Factors<F, K> {
     grad: F,
     /// What is left of a parameter (AdamW), or what of it is added to the gradient (Adam).
     decay: F,
-    beta1: F,
+    beta1: K,
     new1: F,
     beta2: F,
     new2: F,
@@ -117,19 +117,19 @@ struct Factors<F> {
 
 /// A step of AdamW, or of Adam.
 #[derive(Clone, Copy)]
-struct Step<const DECOUPLED: bool, const STOCHASTIC: bool>(Factors<f32>);
+struct Step<const DECOUPLED: bool, const STOCHASTIC: bool>(Factors<f32, Keep<f32>>);
 
 impl<const DECOUPLED: bool, const STOCHASTIC: bool> Rule for Step<DECOUPLED, STOCHASTIC> {
     const HAS_VARIANCE: bool = true;
-    type Registers<L: Lanes> = Factors<L::Floats>;
+    type Registers<L: Lanes> = Factors<L::Floats, Keep<L::Floats>>;
 
     #[inline(always)]
-    fn load<L: Lanes>(self, lanes: L) -> Factors<L::Floats> {
+    fn load<L: Lanes>(self, lanes: L) -> Factors<L::Floats, Keep<L::Floats>> {
         let Self(factors) = self;
         Factors {
             grad: lanes.splat(factors.grad),
             decay: lanes.splat(factors.decay),
-            beta1: lanes.splat(factors.beta1),
+            beta1: factors.beta1.load(lanes),
             new1: lanes.splat(factors.new1),
             beta2: lanes.splat(factors.beta2),
             new2: lanes.splat(factors.new2),
@@ -140,15 +140,14 @@ impl<const DECOUPLED: bool, const STOCHASTIC: bool> Rule for Step<DECOUPLED, STO
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(lanes: L, with: Factors<L::Floats>, of: Sixteen<L>) -> [L::Floats; 3] {
+    fn update<L: Lanes>(lanes: L, with: Factors<L::Floats, Keep<L::Floats>>, of: Sixteen<L>) -> [L::Floats; 3] {
         let (grad, before) = if DECOUPLED {
             (of.grad, lanes.mul(of.param, with.decay))
         } else {
             (lanes.mul_add(of.param, with.decay, lanes.mul(of.grad, with.grad)), of.param)
         };
-        let momentum_factor = lanes.mul(of.momentum_scale, with.beta1);
         let variance_factor = lanes.mul(of.variance_scale, with.beta2);
-        let m = lanes.mul_add(of.momentum, momentum_factor, lanes.mul(grad, with.new1));
+        let m = of.momentum_with(lanes, with.beta1, lanes.mul(grad, with.new1));
         let v = lanes.mul_add(of.variance, variance_factor, lanes.mul(lanes.mul(grad, grad), with.new2));
         let divisor = lanes.mul_add(lanes.sqrt(v), with.root, with.eps);
         [lanes.mul_from(lanes.div(m, divisor), with.step, before), m, v]

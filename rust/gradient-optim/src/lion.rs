@@ -12,7 +12,7 @@
 use gradient_codec::quantize::lanes::{LaneKind, Lanes};
 use gradient_codec::quantize::variance::Rounding;
 
-use crate::pass::{Rule, Sixteen, Tiles};
+use crate::pass::{Keep, Rule, Sixteen, Tiles};
 use crate::{OptimError, Tensor};
 
 /// What a step of Lion is done with.
@@ -57,12 +57,12 @@ impl Lion {
         Ok(())
     }
 
-    fn factors(&self) -> Factors<f32> {
+    fn factors(&self) -> Factors<f32, Keep<f32>> {
         Factors {
             decay: (1.0 - self.lr * self.weight_decay) as f32,
             beta1: self.beta1 as f32,
             new1: (self.grad_factor * (1.0 - self.beta1)) as f32,
-            beta2: self.beta2 as f32,
+            beta2: Keep::new(self.beta2),
             new2: (self.grad_factor * (1.0 - self.beta2)) as f32,
             step: self.lr as f32,
         }
@@ -71,44 +71,44 @@ impl Lion {
 
 /// What is the same for all elements of a step, as numbers or in registers.
 #[derive(Clone, Copy)]
-struct Factors<F> {
+struct Factors<F, K> {
     decay: F,
     beta1: F,
     new1: F,
-    beta2: F,
+    beta2: K,
     new2: F,
     step: F,
 }
 
 #[derive(Clone, Copy)]
-struct Step(Factors<f32>);
+struct Step(Factors<f32, Keep<f32>>);
 
 impl Rule for Step {
     const HAS_VARIANCE: bool = false;
-    type Registers<L: Lanes> = Factors<L::Floats>;
+    type Registers<L: Lanes> = Factors<L::Floats, Keep<L::Floats>>;
 
     #[inline(always)]
-    fn load<L: Lanes>(self, lanes: L) -> Factors<L::Floats> {
+    fn load<L: Lanes>(self, lanes: L) -> Factors<L::Floats, Keep<L::Floats>> {
         let Self(factors) = self;
         Factors {
             decay: lanes.splat(factors.decay),
             beta1: lanes.splat(factors.beta1),
             new1: lanes.splat(factors.new1),
-            beta2: lanes.splat(factors.beta2),
+            beta2: factors.beta2.load(lanes),
             new2: lanes.splat(factors.new2),
             step: lanes.splat(factors.step),
         }
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(lanes: L, with: Factors<L::Floats>, of: Sixteen<L>) -> [L::Floats; 3] {
+    fn update<L: Lanes>(lanes: L, with: Factors<L::Floats, Keep<L::Floats>>, of: Sixteen<L>) -> [L::Floats; 3] {
         let kept = lanes.mul(of.momentum, of.momentum_scale);
         let direction = lanes.mul_add(kept, with.beta1, lanes.mul(of.grad, with.new1));
         let one = lanes.at_least_one_where_positive(lanes.abs(direction), lanes.splat(1.0));
         let sign = lanes.with_sign(one, direction);
         // What is no number has no sign, and has to be seen: all else is nothing less itself.
         let sign = lanes.add(sign, lanes.sub(direction, direction));
-        let m = lanes.mul_add(kept, with.beta2, lanes.mul(of.grad, with.new2));
+        let m = of.momentum_with(lanes, with.beta2, lanes.mul(of.grad, with.new2));
         [lanes.mul_from(sign, with.step, lanes.mul(of.param, with.decay)), m, of.variance]
     }
 

@@ -37,10 +37,45 @@ pub(crate) struct Sixteen<L: Lanes> {
     pub(crate) grad: L::Floats,
     /// First moments, to be multiplied by their scale.
     pub(crate) momentum: L::Floats,
+    /// Just enough less to become the codes below; themselves where they are not coded.
+    pub(crate) momentum_below: L::Floats,
     pub(crate) momentum_scale: L::Floats,
     /// Second moments, likewise.
     pub(crate) variance: L::Floats,
     pub(crate) variance_scale: L::Floats,
+}
+
+impl<L: Lanes> Sixteen<L> {
+    /// Returns the first moment: what is kept of it, and what is added.
+    ///
+    /// What is added may be next to nothing. Then a code is lost at least: a small one would be rounded back to itself for
+    /// ever, while the second moment decays beside it and an idle parameter drifts away.
+    #[inline(always)]
+    pub(crate) fn momentum_with(self, lanes: L, keep: Keep<L::Floats>, added: L::Floats) -> L::Floats {
+        let noticed = lanes.mul(self.momentum, lanes.mul(self.momentum_scale, keep.noticed));
+        let kept = lanes.mul(self.momentum, keep.factor);
+        let kept = lanes.nearer_zero_where_less(lanes.abs(added), lanes.abs(noticed), kept, self.momentum_below);
+        lanes.mul_add(kept, self.momentum_scale, added)
+    }
+}
+
+/// How much of a first moment is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep<F> {
+    factor: F,
+    /// What is added of a gradient that is an eighth of the moment, as a part of it.
+    noticed: F,
+}
+
+impl Keep<f32> {
+    /// So much.
+    pub(crate) fn new(factor: f64) -> Self {
+        Self { factor: factor as f32, noticed: ((1.0 - factor) / 8.0) as f32 }
+    }
+
+    pub(crate) fn load<L: Lanes>(self, lanes: L) -> Keep<L::Floats> {
+        Keep { factor: lanes.splat(self.factor), noticed: lanes.splat(self.noticed) }
+    }
 }
 
 /// Tiles, each with what is done to it.
@@ -112,6 +147,11 @@ trait Held<L: Lanes> {
 
     /// Reads sixteen, to be multiplied by [`Self::scale`].
     fn read(&self, lanes: L, group: usize) -> L::Floats;
+    /// Reads sixteen, just enough less to become the codes below.
+    #[inline(always)]
+    fn read_below(&self, lanes: L, group: usize) -> L::Floats {
+        self.read(lanes, group)
+    }
     /// Returns what they are multiplied by, in every lane.
     fn scale(&self, lanes: L) -> L::Floats;
     /// Writes the scale of all of them; returns what they are written with.
@@ -133,6 +173,11 @@ impl<L: Lanes> Held<L> for MomentumCodes<'_> {
     #[inline(always)]
     fn read(&self, lanes: L, group: usize) -> L::Floats {
         momentum::squares(lanes, &groups(self.codes)[group])
+    }
+
+    #[inline(always)]
+    fn read_below(&self, lanes: L, group: usize) -> L::Floats {
+        momentum::squares_below(lanes, &groups(self.codes)[group])
     }
 
     #[inline(always)]
@@ -394,6 +439,7 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
                 param: lanes.load(&param[group]),
                 grad: lanes.load(&grad[group]),
                 momentum: momentum.read(lanes, group),
+                momentum_below: momentum.read_below(lanes, group),
                 momentum_scale,
                 variance: variance.read(lanes, group),
                 variance_scale,

@@ -12,7 +12,7 @@
 use gradient_codec::quantize::lanes::{LaneKind, Lanes};
 use gradient_codec::quantize::variance::Rounding;
 
-use crate::pass::{Rule, Sixteen, Tiles};
+use crate::pass::{Keep, Rule, Sixteen, Tiles};
 use crate::{OptimError, Tensor};
 
 /// What a step of SGD with momentum is done with.
@@ -66,11 +66,11 @@ impl Sgd {
         Ok(())
     }
 
-    fn factors(&self) -> Factors<f32> {
+    fn factors(&self) -> Factors<f32, Keep<f32>> {
         Factors {
             grad: self.grad_factor as f32,
             decay: self.weight_decay as f32,
-            kept: if self.is_first { 0.0 } else { self.momentum as f32 },
+            kept: Keep::new(if self.is_first { 0.0 } else { self.momentum }),
             new: if self.is_first { 1.0 } else { (1.0 - self.dampening) as f32 },
             ahead: self.momentum as f32,
             step: self.lr as f32,
@@ -80,10 +80,10 @@ impl Sgd {
 
 /// What is the same for all elements of a step, as numbers or in registers.
 #[derive(Clone, Copy)]
-struct Factors<F> {
+struct Factors<F, K> {
     grad: F,
     decay: F,
-    kept: F,
+    kept: K,
     new: F,
     ahead: F,
     step: F,
@@ -91,19 +91,19 @@ struct Factors<F> {
 
 /// A step, Nesterov's or not.
 #[derive(Clone, Copy)]
-struct Step<const NESTEROV: bool>(Factors<f32>);
+struct Step<const NESTEROV: bool>(Factors<f32, Keep<f32>>);
 
 impl<const NESTEROV: bool> Rule for Step<NESTEROV> {
     const HAS_VARIANCE: bool = false;
-    type Registers<L: Lanes> = Factors<L::Floats>;
+    type Registers<L: Lanes> = Factors<L::Floats, Keep<L::Floats>>;
 
     #[inline(always)]
-    fn load<L: Lanes>(self, lanes: L) -> Factors<L::Floats> {
+    fn load<L: Lanes>(self, lanes: L) -> Factors<L::Floats, Keep<L::Floats>> {
         let Self(factors) = self;
         Factors {
             grad: lanes.splat(factors.grad),
             decay: lanes.splat(factors.decay),
-            kept: lanes.splat(factors.kept),
+            kept: factors.kept.load(lanes),
             new: lanes.splat(factors.new),
             ahead: lanes.splat(factors.ahead),
             step: lanes.splat(factors.step),
@@ -111,10 +111,9 @@ impl<const NESTEROV: bool> Rule for Step<NESTEROV> {
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(lanes: L, with: Factors<L::Floats>, of: Sixteen<L>) -> [L::Floats; 3] {
+    fn update<L: Lanes>(lanes: L, with: Factors<L::Floats, Keep<L::Floats>>, of: Sixteen<L>) -> [L::Floats; 3] {
         let grad = lanes.mul_add(of.param, with.decay, lanes.mul(of.grad, with.grad));
-        let factor = lanes.mul(of.momentum_scale, with.kept);
-        let m = lanes.mul_add(of.momentum, factor, lanes.mul(grad, with.new));
+        let m = of.momentum_with(lanes, with.kept, lanes.mul(grad, with.new));
         let direction = if NESTEROV { lanes.mul_add(m, with.ahead, grad) } else { m };
         [lanes.mul_from(direction, with.step, of.param), m, of.variance]
     }

@@ -62,6 +62,9 @@ pub trait Lanes: Copy + Send + Sync {
     fn with_sign(self, a: Self::Floats, sign: Self::Floats) -> Self::Floats;
     /// Where `a` is larger than zero, `floats`, but 1 at least, and 1 for a NaN; else zero.
     fn at_least_one_where_positive(self, a: Self::Floats, floats: Self::Floats) -> Self::Floats;
+    /// Where `a < b`, whichever of `x` and `y` is nearer to zero, else `x`; both have one sign.
+    fn nearer_zero_where_less(self, a: Self::Floats, b: Self::Floats, x: Self::Floats, y: Self::Floats)
+    -> Self::Floats;
     /// The larger of two that have no sign, but for NaNs; a NaN if there is one.
     fn larger(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// The largest of what has no sign, but for NaNs, in every lane; a NaN if there is one.

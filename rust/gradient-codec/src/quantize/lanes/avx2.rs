@@ -1,7 +1,7 @@
 //! Lanes of AVX2: two registers.
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
-use core::arch::x86_64::{__m256, __m256i, _CMP_GT_OQ, _MM_HINT_T0};
+use core::arch::x86_64::{__m256, __m256i, _CMP_GT_OQ, _CMP_LT_OQ, _MM_HINT_T0};
 use pulp::x86::V3;
 use pulp::{NullaryFnOnce, cast};
 
@@ -257,6 +257,15 @@ impl Lanes for Avx2 {
             // Of a NaN and something the maximum is the second.
             op._mm256_and_ps(is_positive, op._mm256_max_ps(floats, op._mm256_set1_ps(1.0)))
         })
+    }
+
+    #[inline(always)]
+    fn nearer_zero_where_less(self, a: Floats, b: Floats, x: Floats, y: Floats) -> Floats {
+        let (avx, op) = (self.0.avx, self.0.avx2);
+        // Of one sign, the one with the smaller bits.
+        let nearer = both(x, y, |x, y| cast(op._mm256_min_epu32(cast(x), cast(y))));
+        let is_less = both(a, b, |a, b| avx._mm256_cmp_ps::<_CMP_LT_OQ>(a, b));
+        [avx._mm256_blendv_ps(x[0], nearer[0], is_less[0]), avx._mm256_blendv_ps(x[1], nearer[1], is_less[1])]
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Lanes of AVX-512: one register.
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
-use core::arch::x86_64::{__m512, __m512i, _CMP_GT_OQ, _MM_HINT_T0};
+use core::arch::x86_64::{__m512, __m512i, _CMP_GT_OQ, _CMP_LT_OQ, _MM_HINT_T0};
 
 use pulp::cast;
 use pulp::x86::V4;
@@ -159,6 +159,14 @@ impl Lanes for Avx512 {
         let is_positive = op._mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, self.splat(0.0));
         // Of a NaN and something the maximum is the second.
         op._mm512_maskz_max_ps(is_positive, floats, self.splat(1.0))
+    }
+
+    #[inline(always)]
+    fn nearer_zero_where_less(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        let op = self.0.avx512f;
+        // Of one sign, the one with the smaller bits.
+        let is_less = op._mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b);
+        cast(op._mm512_mask_min_epu32(cast(x), is_less, cast(x), cast(y)))
     }
 
     #[inline(always)]

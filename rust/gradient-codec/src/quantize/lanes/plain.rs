@@ -97,6 +97,11 @@ impl Lanes for Plain {
         zip(a, floats, |a, float| if a > 0.0 { float.max(1.0) } else { 0.0 })
     }
 
+    fn nearer_zero_where_less(self, a: Floats, b: Floats, x: Floats, y: Floats) -> Floats {
+        let nearer = |x: f32, y: f32| f32::from_bits(x.to_bits().min(y.to_bits()));
+        array::from_fn(|i| if a[i] < b[i] { nearer(x[i], y[i]) } else { x[i] })
+    }
+
     fn larger(self, a: Floats, b: Floats) -> Floats {
         // As numbers, the bits of floats without a sign are in the order of the floats, and those of NaNs behind them.
         zip(a, b, |a, b| f32::from_bits(a.to_bits().max(b.to_bits())))
