@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use gradient_optim::{AdamW, Blocks, Codes, Fixed, Floats, LaneKind, Moment, Tensor};
+use gradient_optim::{AdamW, Blocks, Codes, Crew, Fixed, Floats, LaneKind, Moment, Tensor};
 
 const ROW_LEN: usize = 4096;
 const NUM_SAMPLES: usize = 15;
@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let millions: usize = args.next().map_or(Ok(17), |arg| arg.parse())?;
     let threads: usize = args.next().map_or(Ok(2), |arg| arg.parse())?;
     let numel = (millions * 1_000_000).next_multiple_of(ROW_LEN);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let crew = Crew::new(threads)?;
     let mut seed = 1_u32;
     let grad: Vec<f32> = std::iter::repeat_with(|| {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     key: step as u32,
                 };
                 let start = Instant::now();
-                pool.install(|| adamw.step(vec![tensor], kind))?;
+                adamw.step(vec![tensor], kind, &crew)?;
                 seconds.push(start.elapsed().as_secs_f64());
             }
             seconds.sort_by(f64::total_cmp);

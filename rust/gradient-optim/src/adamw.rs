@@ -13,7 +13,7 @@ use gradient_codec::quantize::lanes::{LaneKind, Lanes};
 use gradient_codec::quantize::variance::Rounding;
 
 use crate::pass::{Keep, Rule, Sixteen, Tiles};
-use crate::{OptimError, Tensor};
+use crate::{Crew, OptimError, Tensor};
 
 /// What a step of Adam or AdamW is done with.
 #[derive(Clone, Copy, Debug)]
@@ -43,17 +43,17 @@ impl AdamW {
     ///
     /// # Errors
     /// As that.
-    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind) -> Result<(), OptimError> {
-        Self::step_groups(vec![(*self, tensors)], kind)
+    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind, crew: &Crew) -> Result<(), OptimError> {
+        Self::step_groups(vec![(*self, tensors)], kind, crew)
     }
 
-    /// Does a step on groups of tensors, in parallel on the threads of the rayon pool that calls.
+    /// Does a step on groups of tensors.
     ///
     /// # Errors
     /// After one, nothing was written.
     /// - [`OptimError::WrongLength`], [`OptimError::NoRows`]: a part of a tensor has another length than it needs.
     /// - [`OptimError::NoStep`]: the step is 0.
-    pub fn step_groups(groups: Vec<(Self, Vec<Tensor<'_>>)>, kind: LaneKind) -> Result<(), OptimError> {
+    pub fn step_groups(groups: Vec<(Self, Vec<Tensor<'_>>)>, kind: LaneKind, crew: &Crew) -> Result<(), OptimError> {
         let (mut decoupled_by_lot, mut decoupled) =
             (Tiles::<Step<true, true>>::new(), Tiles::<Step<true, false>>::new());
         let (mut coupled_by_lot, mut coupled) = (Tiles::<Step<false, true>>::new(), Tiles::<Step<false, false>>::new());
@@ -72,10 +72,10 @@ impl AdamW {
             }
             first = next;
         }
-        decoupled_by_lot.step(kind);
-        decoupled.step(kind);
-        coupled_by_lot.step(kind);
-        coupled.step(kind);
+        decoupled_by_lot.step(kind, crew);
+        decoupled.step(kind, crew);
+        coupled_by_lot.step(kind, crew);
+        coupled.step(kind, crew);
         Ok(())
     }
 

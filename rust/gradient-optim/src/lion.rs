@@ -13,7 +13,7 @@ use gradient_codec::quantize::lanes::{LaneKind, Lanes};
 use gradient_codec::quantize::variance::Rounding;
 
 use crate::pass::{Keep, Rule, Sixteen, Tiles};
-use crate::{OptimError, Tensor};
+use crate::{Crew, OptimError, Tensor};
 
 /// What a step of Lion is done with.
 #[derive(Clone, Copy, Debug)]
@@ -35,17 +35,16 @@ impl Lion {
     ///
     /// # Errors
     /// As that.
-    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind) -> Result<(), OptimError> {
-        Self::step_groups(vec![(*self, tensors)], kind)
+    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind, crew: &Crew) -> Result<(), OptimError> {
+        Self::step_groups(vec![(*self, tensors)], kind, crew)
     }
 
-    /// Does a step on groups of tensors, which have no second moments, in parallel on the threads of the rayon pool that
-    /// calls.
+    /// Does a step on groups of tensors, which have no second moments.
     ///
     /// # Errors
     /// [`OptimError::WrongLength`], [`OptimError::NoRows`]: a part of a tensor has another length than it needs; nothing
     /// was written.
-    pub fn step_groups(groups: Vec<(Self, Vec<Tensor<'_>>)>, kind: LaneKind) -> Result<(), OptimError> {
+    pub fn step_groups(groups: Vec<(Self, Vec<Tensor<'_>>)>, kind: LaneKind, crew: &Crew) -> Result<(), OptimError> {
         let mut tiles = Tiles::<Step>::new();
         let mut first = 0;
         for (group, tensors) in groups {
@@ -53,7 +52,7 @@ impl Lion {
             tiles.add(Step(group.factors()), tensors, first)?;
             first = next;
         }
-        tiles.step(kind);
+        tiles.step(kind, crew);
         Ok(())
     }
 

@@ -1,13 +1,11 @@
 //! The one pass: each block is read, decoded, updated, coded and written while it is in registers.
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
+use crate::tensor::{Codes, Moment, Tensor, Tile};
+use crate::{Crew, Fixed, Floats, OptimError};
 use gradient_codec::quantize::lanes::{LaneKind, Lanes, OnLanes, dispatch};
 use gradient_codec::quantize::variance::Rounding;
 use gradient_codec::quantize::{BLOCK, GROUPS, LANES, groups, groups_mut, momentum, variance};
-use rayon::prelude::*;
-
-use crate::tensor::{Codes, Moment, Tensor, Tile};
-use crate::{Fixed, Floats, OptimError};
 
 /// How far ahead of a block memory is asked for, in elements.
 const AHEAD: usize = 1024;
@@ -95,9 +93,9 @@ impl<'a, R: Rule> Tiles<'a, R> {
         Ok(())
     }
 
-    /// Does the step, in parallel on the threads of the rayon pool that calls.
-    pub(crate) fn step(self, kind: LaneKind) {
-        self.0.into_par_iter().with_max_len(1).for_each(|on_tile| dispatch(kind, on_tile));
+    /// Does the step.
+    pub(crate) fn step(self, kind: LaneKind, crew: &Crew) {
+        crew.each(self.0, |on_tile| dispatch(kind, on_tile));
     }
 }
 

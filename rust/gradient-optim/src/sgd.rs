@@ -13,7 +13,7 @@ use gradient_codec::quantize::lanes::{LaneKind, Lanes};
 use gradient_codec::quantize::variance::Rounding;
 
 use crate::pass::{Keep, Rule, Sixteen, Tiles};
-use crate::{OptimError, Tensor};
+use crate::{Crew, OptimError, Tensor};
 
 /// What a step of SGD with momentum is done with.
 #[derive(Clone, Copy, Debug)]
@@ -39,17 +39,16 @@ impl Sgd {
     ///
     /// # Errors
     /// As that.
-    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind) -> Result<(), OptimError> {
-        Self::step_groups(vec![(*self, tensors)], kind)
+    pub fn step(&self, tensors: Vec<Tensor<'_>>, kind: LaneKind, crew: &Crew) -> Result<(), OptimError> {
+        Self::step_groups(vec![(*self, tensors)], kind, crew)
     }
 
-    /// Does a step on groups of tensors, which have no second moments, in parallel on the threads of the rayon pool that
-    /// calls.
+    /// Does a step on groups of tensors, which have no second moments.
     ///
     /// # Errors
     /// [`OptimError::WrongLength`], [`OptimError::NoRows`]: a part of a tensor has another length than it needs; nothing
     /// was written.
-    pub fn step_groups(groups: Vec<(Self, Vec<Tensor<'_>>)>, kind: LaneKind) -> Result<(), OptimError> {
+    pub fn step_groups(groups: Vec<(Self, Vec<Tensor<'_>>)>, kind: LaneKind, crew: &Crew) -> Result<(), OptimError> {
         let (mut nesterov, mut plain) = (Tiles::<Step<true>>::new(), Tiles::<Step<false>>::new());
         let mut first = 0;
         for (group, tensors) in groups {
@@ -61,8 +60,8 @@ impl Sgd {
             }
             first = next;
         }
-        nesterov.step(kind);
-        plain.step(kind);
+        nesterov.step(kind, crew);
+        plain.step(kind, crew);
         Ok(())
     }
 

@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gradient_codec::quantize::lanes::{LaneKind, Lanes, OnLanes, dispatch};
 use gradient_codec::quantize::variance::Rounding;
 use gradient_codec::quantize::{BLOCK, Blocks, GROUPS, Part, groups, groups_mut, momentum, variance};
-use rayon::prelude::*;
 
 use crate::tensor::{Codes, TILE};
-use crate::{Fixed, Floats, OptimError};
+use crate::{Crew, Fixed, Floats, OptimError};
 
 /// Numbers in eight bits that are only read.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +22,7 @@ pub struct FixedCodes<'a, C> {
     pub scales: &'a [f32],
 }
 
-/// Codes first moments, in parallel on the threads of the rayon pool that calls.
+/// Codes first moments.
 ///
 /// # Errors
 /// [`OptimError::NoRows`], [`OptimError::WrongLength`]: lengths do not belong together; nothing was written.
@@ -32,9 +31,10 @@ pub fn encode_momentum(
     codes: Codes<'_, i8>,
     row_len: usize,
     kind: LaneKind,
+    crew: &Crew,
 ) -> Result<(), OptimError> {
     let tiles = tiles_to_encode(values, codes, row_len)?;
-    tiles.into_par_iter().with_max_len(1).for_each(|tile| dispatch(kind, EncodeMomentum(tile)));
+    crew.each(tiles, |tile| dispatch(kind, EncodeMomentum(tile)));
     Ok(())
 }
 
@@ -48,11 +48,12 @@ pub fn encode_variance(
     row_len: usize,
     key: Option<u32>,
     kind: LaneKind,
+    crew: &Crew,
 ) -> Result<(), OptimError> {
     let tiles = tiles_to_encode(values, codes, row_len)?;
     let rounding = key.map_or(Rounding::Nearest, |key| Rounding::Stochastic { key });
     let is_negative = AtomicBool::new(false);
-    tiles.into_par_iter().with_max_len(1).for_each(|tile| {
+    crew.each(tiles, |tile| {
         if dispatch(kind, EncodeVariance(tile, rounding)) {
             is_negative.store(true, Ordering::Relaxed);
         }
@@ -69,8 +70,9 @@ pub fn decode_momentum(
     values: Floats<'_>,
     row_len: usize,
     kind: LaneKind,
+    crew: &Crew,
 ) -> Result<(), OptimError> {
-    decode(codes, values, row_len, kind, DecodeMomentum)
+    decode(codes, values, row_len, kind, crew, DecodeMomentum)
 }
 
 /// Gives second moments back.
@@ -82,8 +84,9 @@ pub fn decode_variance(
     values: Floats<'_>,
     row_len: usize,
     kind: LaneKind,
+    crew: &Crew,
 ) -> Result<(), OptimError> {
-    decode(codes, values, row_len, kind, DecodeVariance)
+    decode(codes, values, row_len, kind, crew, DecodeVariance)
 }
 
 /// Says what has another length than it should.
@@ -212,6 +215,7 @@ fn decode<D: Decode>(
     mut values: Floats<'_>,
     row_len: usize,
     kind: LaneKind,
+    crew: &Crew,
     _how: D,
 ) -> Result<(), OptimError> {
     let blocks = check(values.len(), row_len, codes.codes.len(), codes.scales.len())?;
@@ -221,7 +225,7 @@ fn decode<D: Decode>(
         Some(Coded::<D> { codes: FixedCodes { codes: own, scales }, values: values.split_off(part.numel())?, part })
     };
     let tiles: Vec<_> = blocks.parts(TILE).map_while(cut).collect();
-    tiles.into_par_iter().with_max_len(1).for_each(|tile| dispatch(kind, tile));
+    crew.each(tiles, |tile| dispatch(kind, tile));
     Ok(())
 }
 

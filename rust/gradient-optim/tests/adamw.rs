@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::HashSet;
 
-use gradient_optim::{AdamW, LaneKind, OptimError};
+use gradient_optim::{AdamW, Crew, LaneKind, OptimError};
 
 use support::{Numbers, Own, same_everywhere};
 
@@ -26,8 +26,8 @@ fn a_step_has_the_same_bits_on_every_processor_and_for_any_number_of_threads() {
     for is_decoupled in [true, false] {
         for is_stochastic in [true, false] {
             let adamw = AdamW { is_decoupled, is_stochastic, ..ADAMW };
-            same_everywhere(true, 3, |number, tensors, kind| {
-                AdamW { step: number.into(), ..adamw }.step(tensors, kind)
+            same_everywhere(true, 3, |number, tensors, kind, crew| {
+                AdamW { step: number.into(), ..adamw }.step(tensors, kind, crew)
             });
         }
     }
@@ -63,7 +63,7 @@ fn the_first_step_is_that_of_full_precision() {
         let mut numbers = Numbers(2);
         let mut own = Own::new(16, 200, &mut numbers);
         let (before, grad) = (own.param.clone(), numbers.take(3200));
-        adamw.step(vec![own.tensor(&grad, 1, true)], LaneKind::best()).expect("a step");
+        adamw.step(vec![own.tensor(&grad, 1, true)], LaneKind::best(), &Crew::alone()).expect("a step");
         for ((before, grad), after) in before.into_iter().zip(grad).zip(own.param) {
             let before = f64::from(before);
             let update = Exact::default().step(&adamw, before, f64::from(grad));
@@ -89,7 +89,7 @@ fn update_error(beta2: f64, is_stochastic: bool, sigma: f32, num_steps: u32, fal
         let grad: Vec<f32> = sizes.iter().zip(factors).map(|(size, factor)| size * factor * numbers.bell()).collect();
         own.param.fill(0.0);
         let adamw = AdamW { beta2, is_stochastic, weight_decay: 0.0, step: step.into(), ..ADAMW };
-        adamw.step(vec![own.tensor(&grad, step, true)], LaneKind::best()).expect("a step");
+        adamw.step(vec![own.tensor(&grad, step, true)], LaneKind::best(), &Crew::alone()).expect("a step");
         for ((exact, grad), after) in exact.iter_mut().zip(grad).zip(&own.param) {
             let update = exact.step(&adamw, 0.0, f64::from(grad));
             if step + 100 > num_steps {
@@ -129,7 +129,7 @@ fn what_has_never_had_a_gradient_is_not_moved() {
         grad.iter_mut().step_by(3).for_each(|grad| *grad = 0.0);
         grad[700..].fill(0.0);
         let adamw = AdamW { step, ..adamw };
-        adamw.step(vec![own.tensor(&grad, step as u32, true)], LaneKind::best()).expect("a step");
+        adamw.step(vec![own.tensor(&grad, step as u32, true)], LaneKind::best(), &Crew::alone()).expect("a step");
     }
     for (i, (before, after)) in before.into_iter().zip(own.param).enumerate() {
         assert_eq!(before.to_bits() == after.to_bits(), i % 3 == 0 || i >= 700, "element {i}");
@@ -142,7 +142,7 @@ fn another_key_draws_other_lots() {
         let mut numbers = Numbers(5);
         let mut own = Own::new(8, 256, &mut numbers);
         let grad = numbers.take(2048);
-        ADAMW.step(vec![own.tensor(&grad, key, true)], LaneKind::best()).expect("a step");
+        ADAMW.step(vec![own.tensor(&grad, key, true)], LaneKind::best(), &Crew::alone()).expect("a step");
         own.variance
     });
     assert_eq!(states[0], states[1]);
@@ -157,7 +157,7 @@ fn every_block_draws_lots_of_its_own() {
         let block = numbers.take(64);
         let grad: Vec<f32> = (0..rows * row_len).map(|i| block[i % row_len % 64]).collect();
         let mut own = Own::new(rows, row_len, &mut numbers);
-        ADAMW.step(vec![own.tensor(&grad, 1, true)], LaneKind::best()).expect("a step");
+        ADAMW.step(vec![own.tensor(&grad, 1, true)], LaneKind::best(), &Crew::alone()).expect("a step");
         let whole: Vec<&[u8]> = own.variance.chunks(row_len).flat_map(|row| row.chunks_exact(64)).collect();
         let distinct: HashSet<&[u8]> = whole.iter().copied().collect();
         assert_eq!(distinct.len(), whole.len());
@@ -172,7 +172,7 @@ fn parts_that_do_not_belong_together_are_refused_and_nothing_is_written() {
     let grad = numbers.take(256);
     let refused = |mut own: Own, grad: &[f32], good: &mut Own, whole: &[f32]| {
         let tensors = vec![good.tensor(whole, 0, true), own.tensor(grad, 0, true)];
-        ADAMW.step(tensors, LaneKind::best()).expect_err("it is refused")
+        ADAMW.step(tensors, LaneKind::best(), &Crew::alone()).expect_err("it is refused")
     };
     let wrong = |what, expected, actual| OptimError::WrongLength { tensor: 1, what, expected, actual };
     assert_eq!(refused(before.clone(), &grad[1..], &mut good, &grad), wrong("the gradient", 256, 255));
@@ -188,7 +188,7 @@ fn parts_that_do_not_belong_together_are_refused_and_nothing_is_written() {
     let error = OptimError::NoRows { tensor: 1, numel: 256, row_len: 100 };
     assert_eq!(refused(own, &grad, &mut good, &grad), error);
     assert_eq!(
-        AdamW { step: 0, ..ADAMW }.step(vec![good.tensor(&grad, 0, true)], LaneKind::best()),
+        AdamW { step: 0, ..ADAMW }.step(vec![good.tensor(&grad, 0, true)], LaneKind::best(), &Crew::alone()),
         Err(OptimError::NoStep)
     );
     assert_eq!(good, before);

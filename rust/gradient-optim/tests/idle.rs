@@ -3,7 +3,7 @@
 #[expect(dead_code, reason = "not every test uses all of it")]
 mod support;
 
-use gradient_optim::{AdamW, LaneKind, Lion, Sgd, Tensor};
+use gradient_optim::{AdamW, Crew, LaneKind, Lion, Sgd, Tensor};
 
 use support::{Numbers, Own};
 
@@ -48,7 +48,7 @@ fn idle_parameters_of_adamw_stop() {
                 step,
                 is_stochastic,
             };
-            adamw.step(tensors, LaneKind::best()).expect("a step");
+            adamw.step(tensors, LaneKind::best(), &Crew::alone()).expect("a step");
         });
         // In full they go as far as some ten steps.
         assert!(idle < 15.0, "{idle}");
@@ -68,7 +68,7 @@ fn idle_parameters_of_sgd_stop() {
             grad_factor: 1.0,
             is_first: step == 1,
         };
-        sgd.step(tensors, LaneKind::best()).expect("a step");
+        sgd.step(tensors, LaneKind::best(), &Crew::alone()).expect("a step");
     });
     // In full as far as nine times their momentum, which is some 2.3 gradients, of five at most.
     assert!(idle < 9.0 * 2.3 * 5.0, "{idle}");
@@ -78,7 +78,7 @@ fn idle_parameters_of_sgd_stop() {
 fn idle_parameters_of_lion_stop() {
     let (idle, trained) = drift(false, 1500, |_, tensors| {
         let lion = Lion { lr: 1.0, beta1: 0.9, beta2: 0.99, weight_decay: 0.0, grad_factor: 1.0 };
-        lion.step(tensors, LaneKind::best()).expect("a step");
+        lion.step(tensors, LaneKind::best(), &Crew::alone()).expect("a step");
     });
     // In full they would go on for thousands of steps, as long as there is any momentum.
     assert!(idle < 300.0, "{idle}");

@@ -4,7 +4,7 @@
 mod support;
 
 use gradient_optim::{
-    AdamW, Codes, Fixed, FixedCodes, Floats, LaneKind, Moment, OptimError, Sgd, Tensor, decode_momentum,
+    AdamW, Codes, Crew, Fixed, FixedCodes, Floats, LaneKind, Moment, OptimError, Sgd, Tensor, decode_momentum,
     decode_variance, encode_momentum, encode_variance,
 };
 use half::{bf16, f16};
@@ -31,9 +31,9 @@ fn kinds() -> impl Iterator<Item = LaneKind> {
 fn in_full(own: &Own, kind: LaneKind) -> [Vec<f32>; 2] {
     let mut full = [vec![0.0; own.param.len()], vec![0.0; own.param.len()]];
     let momentum = FixedCodes { codes: &own.momentum[..], scales: &own.momentum_scales };
-    decode_momentum(momentum, Floats::F32(&mut full[0]), own.row_len, kind).expect("it fits");
+    decode_momentum(momentum, Floats::F32(&mut full[0]), own.row_len, kind, &Crew::alone()).expect("it fits");
     let variance = FixedCodes { codes: &own.variance[..], scales: &own.variance_scales };
-    decode_variance(variance, Floats::F32(&mut full[1]), own.row_len, kind).expect("it fits");
+    decode_variance(variance, Floats::F32(&mut full[1]), own.row_len, kind, &Crew::alone()).expect("it fits");
     full
 }
 
@@ -52,7 +52,7 @@ fn a_step_on_codes_is_a_step_in_full_and_its_result_coded() {
                 let is_idle: Vec<bool> =
                     momentum.iter().zip(&grad).map(|(moment, grad)| grad.abs() * 7.9 < moment.abs()).collect();
                 let mut param = own.param.clone();
-                adamw.step(vec![own.tensor(&grad, step, true)], kind).expect("a step");
+                adamw.step(vec![own.tensor(&grad, step, true)], kind, &Crew::alone()).expect("a step");
                 let tensor = Tensor {
                     param: Floats::F32(&mut param),
                     grad: Fixed::F32(&grad),
@@ -61,12 +61,13 @@ fn a_step_on_codes_is_a_step_in_full_and_its_result_coded() {
                     row_len,
                     key: step,
                 };
-                adamw.step(vec![tensor], kind).expect("a step");
+                adamw.step(vec![tensor], kind, &Crew::alone()).expect("a step");
                 let mut again = own.clone();
                 let codes = Codes { codes: &mut again.momentum[..], scales: &mut again.momentum_scales[..] };
-                encode_momentum(Fixed::F32(&momentum), codes, row_len, kind).expect("it fits");
+                encode_momentum(Fixed::F32(&momentum), codes, row_len, kind, &Crew::alone()).expect("it fits");
                 let codes = Codes { codes: &mut again.variance[..], scales: &mut again.variance_scales[..] };
-                encode_variance(Fixed::F32(&variance), codes, row_len, Some(step), kind).expect("it fits");
+                encode_variance(Fixed::F32(&variance), codes, row_len, Some(step), kind, &Crew::alone())
+                    .expect("it fits");
                 // Where the scale is multiplied by the decay first, the last bit may differ.
                 let close =
                     |(left, right): (&f32, &f32), slack: f32| (left - right).abs() <= 1e-6 * right.abs() + slack;
@@ -100,12 +101,12 @@ fn follows_full_precision<H: Copy>(
                 let grad: Vec<H> = numbers.take(own.param.len()).into_iter().map(&round).collect();
                 let wide: Vec<f32> = grad.iter().map(|value| widen(*value)).collect();
                 let adamw = AdamW { step: step.into(), ..ADAMW };
-                adamw.step(vec![own.tensor(&wide, step, true)], kind).expect("a step");
+                adamw.step(vec![own.tensor(&wide, step, true)], kind, &Crew::alone()).expect("a step");
                 own.param.iter_mut().for_each(|value| *value = widen(round(*value)));
                 let mut tensor = other.tensor(&wide, step, true);
                 tensor.param = floats(&mut short);
                 tensor.grad = fixed(&grad);
-                adamw.step(vec![tensor], kind).expect("a step");
+                adamw.step(vec![tensor], kind, &Crew::alone()).expect("a step");
                 other.param = short.iter().map(|value| widen(*value)).collect();
                 assert!(own == other, "{kind:?}, {rows} x {row_len}, step {step}");
             }
@@ -148,7 +149,7 @@ fn moments_in_16_bits_are_those_of_32_bits_rounded() {
                     row_len: 100,
                     key: 0,
                 };
-                sgd.step(vec![tensor], kind).expect("a step");
+                sgd.step(vec![tensor], kind, &Crew::alone()).expect("a step");
             }
             for value in &mut full {
                 *value = bf16::from_f32(*value).to_f32();
@@ -166,14 +167,14 @@ fn what_was_decoded_is_coded_the_same_again() {
         for (rows, row_len) in SHAPES {
             let mut own = Own::new(rows, row_len, &mut numbers);
             let grad = numbers.take(own.param.len());
-            ADAMW.step(vec![own.tensor(&grad, 1, true)], kind).expect("a step");
+            ADAMW.step(vec![own.tensor(&grad, 1, true)], kind, &Crew::alone()).expect("a step");
             let before = own.clone();
             let [momentum, variance] = in_full(&own, kind);
             let codes = Codes { codes: &mut own.momentum[..], scales: &mut own.momentum_scales[..] };
-            encode_momentum(Fixed::F32(&momentum), codes, row_len, kind).expect("it fits");
+            encode_momentum(Fixed::F32(&momentum), codes, row_len, kind, &Crew::alone()).expect("it fits");
             for key in [None, Some(9)] {
                 let codes = Codes { codes: &mut own.variance[..], scales: &mut own.variance_scales[..] };
-                encode_variance(Fixed::F32(&variance), codes, row_len, key, kind).expect("it fits");
+                encode_variance(Fixed::F32(&variance), codes, row_len, key, kind, &Crew::alone()).expect("it fits");
                 assert!(own == before, "{kind:?}, {rows} x {row_len}, {key:?}");
             }
         }
@@ -185,7 +186,7 @@ fn what_can_not_be_coded_is_refused() {
     let (mut codes, mut scales) = (vec![0_u8; 100], vec![0.0; 2]);
     let mut encode = |values: &[f32], row_len| {
         let codes = Codes { codes: &mut codes[..], scales: &mut scales[..] };
-        encode_variance(Fixed::F32(values), codes, row_len, None, LaneKind::best())
+        encode_variance(Fixed::F32(values), codes, row_len, None, LaneKind::best(), &Crew::alone())
     };
     let mut values = vec![1.0; 100];
     assert_eq!(encode(&values, 100), Ok(()));

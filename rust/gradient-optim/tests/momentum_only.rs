@@ -2,7 +2,7 @@
 
 mod support;
 
-use gradient_optim::{LaneKind, Lion, OptimError, Sgd};
+use gradient_optim::{Crew, LaneKind, Lion, OptimError, Sgd};
 
 use support::{Numbers, Own, same_everywhere};
 
@@ -21,11 +21,11 @@ const LION: Lion = Lion { lr: 1e-4, beta1: 0.9, beta2: 0.99, weight_decay: 0.1, 
 #[test]
 fn steps_have_the_same_bits_on_every_processor_and_for_any_number_of_threads() {
     for is_nesterov in [false, true] {
-        same_everywhere(false, 3, |number, tensors, kind| {
-            Sgd { is_nesterov, dampening: 0.1, is_first: number == 1, ..SGD }.step(tensors, kind)
+        same_everywhere(false, 3, |number, tensors, kind, crew| {
+            Sgd { is_nesterov, dampening: 0.1, is_first: number == 1, ..SGD }.step(tensors, kind, crew)
         });
     }
-    same_everywhere(false, 3, |_, tensors, kind| LION.step(tensors, kind));
+    same_everywhere(false, 3, |_, tensors, kind, crew| LION.step(tensors, kind, crew));
 }
 
 /// Steps twenty times and says how far the parameters are from those of full precision, relatively to how far they went.
@@ -58,7 +58,7 @@ fn sgd_goes_where_full_precision_goes() {
         let gap = gap(
             |number, own, grad| {
                 let sgd = Sgd { is_first: number == 1, ..sgd };
-                sgd.step(vec![own.tensor(grad, 0, false)], LaneKind::best()).expect("a step");
+                sgd.step(vec![own.tensor(grad, 0, false)], LaneKind::best(), &Crew::alone()).expect("a step");
             },
             |number, [param, buffer, grad]| {
                 let grad = grad_factor * grad + sgd.weight_decay * param;
@@ -78,7 +78,7 @@ fn the_first_step_of_sgd_is_that_of_full_precision() {
     let mut numbers = Numbers(8);
     let mut own = Own::new(5, 100, &mut numbers);
     let (before, grad) = (own.param.clone(), numbers.take(500));
-    sgd.step(vec![own.tensor(&grad, 0, false)], LaneKind::best()).expect("a step");
+    sgd.step(vec![own.tensor(&grad, 0, false)], LaneKind::best(), &Crew::alone()).expect("a step");
     for ((before, grad), after) in before.into_iter().zip(grad).zip(own.param) {
         let direction = f64::from(grad) + sgd.weight_decay * f64::from(before);
         let exact = f64::from(before) - sgd.lr * direction;
@@ -91,7 +91,9 @@ fn lion_goes_where_full_precision_goes() {
     for grad_factor in [1.0, -0.5] {
         let lion = Lion { grad_factor, ..LION };
         let gap = gap(
-            |_, own, grad| lion.step(vec![own.tensor(grad, 0, false)], LaneKind::best()).expect("a step"),
+            |_, own, grad| {
+                lion.step(vec![own.tensor(grad, 0, false)], LaneKind::best(), &Crew::alone()).expect("a step")
+            },
             |_, [param, momentum, grad]| {
                 let grad = grad_factor * grad;
                 let direction = lion.beta1 * momentum + (1.0 - lion.beta1) * grad;
@@ -113,7 +115,7 @@ fn lion_does_not_move_what_has_no_direction_and_shows_what_is_no_number() {
     let mut grad = vec![0.0; 128];
     grad[3] = f32::NAN;
     grad[5] = -2.0;
-    lion.step(vec![own.tensor(&grad, 0, false)], LaneKind::best()).expect("a step");
+    lion.step(vec![own.tensor(&grad, 0, false)], LaneKind::best(), &Crew::alone()).expect("a step");
     for (i, (before, after)) in before.into_iter().zip(&own.param).enumerate() {
         match i {
             3 => assert!(after.is_nan()),
@@ -128,7 +130,7 @@ fn second_moments_that_nobody_uses_are_refused() {
     let mut numbers = Numbers(10);
     let mut own = Own::new(4, 64, &mut numbers);
     let (before, grad) = (own.clone(), numbers.take(256));
-    let error = SGD.step(vec![own.tensor(&grad, 0, true)], LaneKind::best()).expect_err("it has them");
+    let error = SGD.step(vec![own.tensor(&grad, 0, true)], LaneKind::best(), &Crew::alone()).expect_err("it has them");
     assert_eq!(error, OptimError::WrongLength { tensor: 0, what: "the second moment", expected: 0, actual: 256 });
     assert_eq!(own, before);
 }

@@ -1,16 +1,15 @@
 //! Steps of optimizers on coded state, and whole moments as codes and back.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
 use gradient_optim::{
-    AdamW, Codes, Fixed, FixedCodes, Floats, LaneKind, Lion, Moment, OptimError, Rounding, Sgd, Tensor,
+    AdamW, Codes, Crew, Fixed, FixedCodes, Floats, LaneKind, Lion, Moment, OptimError, Rounding, Sgd, Tensor,
     decode_momentum, decode_variance, encode_momentum, encode_variance,
 };
 use half::{bf16, f16};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::buffer::{Kept, Regions, Slice};
 use crate::errors::raise;
@@ -185,7 +184,7 @@ fn step<S, R: Send + Sync>(
     capability: &str,
     rules: impl Fn(&S) -> R,
     step_of: impl Fn(&R) -> u64,
-    work: impl FnOnce(Vec<(R, Vec<Tensor<'_>>)>, LaneKind) -> Result<(), OptimError> + Send,
+    work: impl FnOnce(Vec<(R, Vec<Tensor<'_>>)>, LaneKind, &Crew) -> Result<(), OptimError> + Send,
 ) -> PyResult<()> {
     let kind = lanes(capability)?;
     let mut regions = Regions::default();
@@ -214,7 +213,7 @@ fn step<S, R: Send + Sync>(
         }
         stepped.push((rule, tensors));
     }
-    in_pool(py, threads, || work(stepped, kind))
+    with_crew(py, threads, |crew| work(stepped, kind, crew))
 }
 
 /// Codes a moment: `signed-sqrt` or `fourth-root`.
@@ -242,12 +241,12 @@ pub(crate) fn encode_moment(
     match name {
         "signed-sqrt" => {
             let codes = self::codes(&mut slices)?;
-            in_pool(py, threads, || encode_momentum(values, codes, row_len, kind))
+            with_crew(py, threads, |crew| encode_momentum(values, codes, row_len, kind, crew))
         }
         "fourth-root" => {
             let codes = self::codes(&mut slices)?;
             let key = lot.map(|(number, step)| Rounding::key(number, step));
-            in_pool(py, threads, || encode_variance(values, codes, row_len, key, kind))
+            with_crew(py, threads, |crew| encode_variance(values, codes, row_len, key, kind, crew))
         }
         other => Err(PyValueError::new_err(format!("there are no codes called {other}"))),
     }
@@ -277,12 +276,12 @@ pub(crate) fn decode_moment(
         "signed-sqrt" => {
             let codes = FixedCodes { codes: cast(&mut slices)?, scales: cast(&mut slices)? };
             let values = floats(&mut slices, width)?;
-            in_pool(py, threads, || decode_momentum(codes, values, row_len, kind))
+            with_crew(py, threads, |crew| decode_momentum(codes, values, row_len, kind, crew))
         }
         "fourth-root" => {
             let codes = FixedCodes { codes: cast(&mut slices)?, scales: cast(&mut slices)? };
             let values = floats(&mut slices, width)?;
-            in_pool(py, threads, || decode_variance(codes, values, row_len, kind))
+            with_crew(py, threads, |crew| decode_variance(codes, values, row_len, kind, crew))
         }
         other => Err(PyValueError::new_err(format!("there are no codes called {other}"))),
     }
@@ -343,38 +342,40 @@ fn fixed<'s>(slices: &mut impl Iterator<Item = Slice<'s>>, width: Width) -> PyRe
     })
 }
 
-/// A pool of so many threads, made by this process: threads do not come along when a process forks.
-struct Pool {
+/// A crew of so many threads, made by this process: threads do not come along when a process forks.
+struct Hired {
     process: u32,
     num_threads: usize,
-    threads: Arc<ThreadPool>,
+    crew: Arc<Crew>,
 }
 
-static POOL: OnceLock<Mutex<Option<Pool>>> = OnceLock::new();
+static HIRED: Mutex<Option<Hired>> = Mutex::new(None);
 
-fn pool(num_threads: usize) -> PyResult<Arc<ThreadPool>> {
+fn hire(num_threads: usize) -> PyResult<Arc<Crew>> {
     let process = std::process::id();
-    let mut kept = POOL.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(Pool { threads, .. }) =
-        kept.as_ref().filter(|kept| (kept.process, kept.num_threads) == (process, num_threads))
-    {
-        return Ok(threads.clone());
+    let mut hired = HIRED.lock().unwrap_or_else(PoisonError::into_inner);
+    let same = |kept: &&Hired| (kept.process, kept.num_threads) == (process, num_threads);
+    if let Some(Hired { crew, .. }) = hired.as_ref().filter(same) {
+        return Ok(crew.clone());
     }
-    let made = ThreadPoolBuilder::new().num_threads(num_threads).thread_name(|index| format!("gradient-optim-{index}"));
-    let made = made.build().map_err(|error| PyValueError::new_err(format!("no threads: {error}")))?;
-    let before = kept.replace(Pool { process, num_threads, threads: Arc::new(made) });
+    let crew = Crew::new(num_threads).map_err(|error| PyValueError::new_err(format!("no threads: {error}")))?;
+    let crew = Arc::new(crew);
+    let before = hired.replace(Hired { process, num_threads, crew: crew.clone() });
     if let Some(before) = before.filter(|before| before.process != process) {
         // Its threads are the parent's: there is nobody here to be told to stop.
         std::mem::forget(before);
     }
-    let made = kept.as_ref().map(|kept| kept.threads.clone());
-    made.ok_or_else(|| PyValueError::new_err("no threads"))
+    Ok(crew)
 }
 
 /// Runs `work` without the interpreter, on so many threads.
-fn in_pool(py: Python<'_>, num_threads: usize, work: impl FnOnce() -> Result<(), OptimError> + Send) -> PyResult<()> {
-    let pool = pool(num_threads.max(1))?;
-    py.detach(|| pool.install(work)).map_err(|error| {
+fn with_crew(
+    py: Python<'_>,
+    num_threads: usize,
+    work: impl FnOnce(&Crew) -> Result<(), OptimError> + Send,
+) -> PyResult<()> {
+    let crew = hire(num_threads.max(1))?;
+    py.detach(|| work(&crew)).map_err(|error| {
         let facts = pyo3::types::PyDict::new(py);
         raise(py, "InvalidInputError", &error.to_string(), &facts)
     })

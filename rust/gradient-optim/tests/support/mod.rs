@@ -1,7 +1,7 @@
 //! Parameters with their state, and numbers to train them with.
 #![expect(clippy::cast_precision_loss, reason = "small numbers")]
 
-use gradient_optim::{Blocks, Codes, Fixed, Floats, LaneKind, Moment, OptimError, Tensor};
+use gradient_optim::{Blocks, Codes, Crew, Fixed, Floats, LaneKind, Moment, OptimError, Tensor};
 
 /// Rows and their length: whole blocks, many tiles, short ends, rows that are shorter than a block.
 pub(crate) const SHAPES: [(usize, usize); 7] =
@@ -71,18 +71,18 @@ impl Numbers {
 pub(crate) fn same_everywhere(
     has_variance: bool,
     num_steps: u32,
-    step: impl Fn(u32, Vec<Tensor<'_>>, LaneKind) -> Result<(), OptimError> + Sync,
+    step: impl Fn(u32, Vec<Tensor<'_>>, LaneKind, &Crew) -> Result<(), OptimError> + Sync,
 ) -> Vec<Own> {
     let steps = |kind, threads| {
         let mut numbers = Numbers(1);
         let mut all: Vec<Own> = SHAPES.iter().map(|(rows, row_len)| Own::new(*rows, *row_len, &mut numbers)).collect();
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        let crew = Crew::new(threads).expect("threads");
         for number in 1..=num_steps {
             let grads: Vec<Vec<f32>> = all.iter().map(|own| numbers.take(own.param.len())).collect();
             let tensors = all.iter_mut().zip(&grads).zip(0..);
             let tensors =
                 tensors.map(|((own, grad), key)| own.tensor(grad, 1000 * number + key, has_variance)).collect();
-            pool.install(|| step(number, tensors, kind)).expect("all is as long as it should be");
+            step(number, tensors, kind, &crew).expect("all is as long as it should be");
         }
         all
     };

@@ -1,0 +1,56 @@
+//! The threads that share a step.
+
+use std::sync::{Mutex, PoisonError};
+
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+
+/// Threads that work together: those kept here, and whoever calls.
+///
+/// The caller works from the first moment: it is on a processor already, while others have yet to wake up. Whoever is
+/// ready takes the next piece, so what a step takes does not depend on all of them being fast.
+#[derive(Debug)]
+pub struct Crew {
+    others: Option<ThreadPool>,
+}
+
+impl Crew {
+    /// The caller alone.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self { others: None }
+    }
+
+    /// So many threads, the caller among them.
+    ///
+    /// # Errors
+    /// The system gives no more threads.
+    pub fn new(num_threads: usize) -> Result<Self, ThreadPoolBuildError> {
+        if num_threads < 2 {
+            return Ok(Self::alone());
+        }
+        let name = |index| format!("gradient-optim-{index}");
+        let others = ThreadPoolBuilder::new().num_threads(num_threads - 1).thread_name(name).build()?;
+        Ok(Self { others: Some(others) })
+    }
+
+    /// Does `work` on each piece.
+    pub(crate) fn each<T: Send>(&self, pieces: Vec<T>, work: impl Fn(T) + Sync) {
+        let Some(others) = self.others.as_ref().filter(|_| pieces.len() > 1) else {
+            return pieces.into_iter().for_each(work);
+        };
+        let num_others = others.current_num_threads().min(pieces.len() - 1);
+        let pieces = Mutex::new(pieces.into_iter());
+        let next = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let share = || {
+            while let Some(piece) = next() {
+                work(piece);
+            }
+        };
+        others.in_place_scope(|scope| {
+            for _ in 0..num_others {
+                scope.spawn(|_| share());
+            }
+            share();
+        });
+    }
+}
