@@ -4,6 +4,9 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
+/// Elements that it is worth to wake a thread for: some tens of microseconds.
+const WORTH: usize = 64 << 10;
+
 /// Threads that work together: those kept here, and whoever calls.
 ///
 /// The caller works from the first moment: it is on a processor already, while others have yet to wake up. Whoever is
@@ -33,12 +36,13 @@ impl Crew {
         Ok(Self { others: Some(others) })
     }
 
-    /// Does `work` on each piece.
-    pub(crate) fn each<T: Send>(&self, pieces: Vec<T>, work: impl Fn(T) + Sync) {
-        let Some(others) = self.others.as_ref().filter(|_| pieces.len() > 1) else {
+    /// Does `work` on each piece, of `numel` elements together.
+    pub(crate) fn each<T: Send>(&self, pieces: Vec<T>, numel: usize, work: impl Fn(T) + Sync) {
+        let num_others = (numel / WORTH).min(pieces.len()).saturating_sub(1);
+        let Some(others) = self.others.as_ref().filter(|_| num_others > 0) else {
             return pieces.into_iter().for_each(work);
         };
-        let num_others = others.current_num_threads().min(pieces.len() - 1);
+        let num_others = others.current_num_threads().min(num_others);
         let pieces = Mutex::new(pieces.into_iter());
         let next = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
         let share = || {

@@ -1,6 +1,8 @@
 //! The one pass: each block is read, decoded, updated, coded and written while it is in registers.
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
+use half::slice::HalfFloatSliceExt as _;
+
 use crate::tensor::{Codes, Moment, Tensor, Tile};
 use crate::{Crew, Fixed, Floats, OptimError};
 use gradient_codec::quantize::lanes::{LaneKind, Lanes, OnLanes, dispatch};
@@ -95,7 +97,8 @@ impl<'a, R: Rule> Tiles<'a, R> {
 
     /// Does the step.
     pub(crate) fn step(self, kind: LaneKind, crew: &Crew) {
-        crew.each(self.0, |on_tile| dispatch(kind, on_tile));
+        let numel = self.0.iter().map(|OnTile(_, tile)| tile.part.numel()).sum();
+        crew.each(self.0, numel, |on_tile| dispatch(kind, on_tile));
     }
 }
 
@@ -116,25 +119,57 @@ impl<R: Rule> OnLanes for OnTile<'_, R> {
                 param: Floats::F32(param),
                 grad: Fixed::F32(grad),
                 momentum: Moment::Codes(momentum),
-                variance: Moment::Codes(Codes { codes, scales }),
+                variance,
                 part,
                 ..
-            } if R::HAS_VARIANCE && part.are_whole() => {
-                let blocks = codes.as_chunks_mut::<BLOCK>().0.iter_mut().zip(scales);
-                pass.whole(param, grad, momentum, blocks.map(|(codes, scale)| VarianceCodes { codes, scale }), first);
+            } if part.are_whole() && variance.is_coded_if(R::HAS_VARIANCE) => {
+                pass.coded(param, grad, momentum, variance, first);
             }
             Tile {
-                param: Floats::F32(param),
-                grad: Fixed::F32(grad),
+                param: Floats::Bf16(param),
+                grad: Fixed::Bf16(grad),
                 momentum: Moment::Codes(momentum),
-                variance: Moment::None,
+                variance,
                 part,
                 ..
-            } if !R::HAS_VARIANCE && part.are_whole() => {
-                pass.whole(param, grad, momentum, std::iter::repeat_with(|| Nothing), first);
+            } if part.are_whole() && variance.is_coded_if(R::HAS_VARIANCE) => {
+                pass.coded(param.reinterpret_cast_mut(), grad.reinterpret_cast(), momentum, variance, first);
             }
             tile => pass.any(tile, first),
         }
+    }
+}
+
+/// An element of a parameter or a gradient.
+trait Element: Copy {
+    /// Reads sixteen.
+    fn load<L: Lanes>(lanes: L, from: &[Self; LANES]) -> L::Floats;
+    /// Writes sixteen.
+    fn store<L: Lanes>(lanes: L, to: &mut [Self; LANES], floats: L::Floats);
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, from: &[Self; LANES]) -> L::Floats {
+        lanes.load(from)
+    }
+
+    #[inline(always)]
+    fn store<L: Lanes>(lanes: L, to: &mut [Self; LANES], floats: L::Floats) {
+        lanes.store(to, floats);
+    }
+}
+
+/// The bits of a `bfloat16`.
+impl Element for u16 {
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, from: &[Self; LANES]) -> L::Floats {
+        lanes.of_bf16(from)
+    }
+
+    #[inline(always)]
+    fn store<L: Lanes>(lanes: L, to: &mut [Self; LANES], floats: L::Floats) {
+        lanes.to_bf16(to, floats);
     }
 }
 
@@ -301,15 +336,34 @@ struct Pass<L: Lanes, R: Rule> {
 }
 
 impl<L: Lanes, R: Rule> Pass<L, R> {
+    /// Steps whole blocks whose moments are coded, `first` being the number of the first.
+    #[inline(always)]
+    fn coded<E: Element>(
+        &self,
+        param: &mut [E],
+        grad: &[E],
+        momentum: Codes<'_, i8>,
+        variance: Moment<'_, u8>,
+        first: u64,
+    ) {
+        if let Moment::Codes(Codes { codes, scales }) = variance {
+            let blocks = codes.as_chunks_mut::<BLOCK>().0.iter_mut().zip(scales);
+            let blocks = blocks.map(|(codes, scale)| VarianceCodes { codes, scale });
+            self.whole(param, grad, momentum, blocks, first);
+        } else {
+            self.whole(param, grad, momentum, std::iter::repeat_with(|| Nothing), first);
+        }
+    }
+
     /// Steps whole blocks, `first` being the number of the first.
     ///
     /// Each is written after the next one was updated: a processor looks ahead no further than a block, and would else
     /// wait for the scales.
     #[inline(always)]
-    fn whole<V: Held<L>>(
+    fn whole<E: Element, V: Held<L>>(
         &self,
-        param: &mut [f32],
-        grad: &[f32],
+        param: &mut [E],
+        grad: &[E],
         momentum: Codes<'_, i8>,
         variances: impl Iterator<Item = V>,
         first: u64,
@@ -329,17 +383,18 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
 
     /// Updates one, and has memory asked for.
     #[inline(always)]
-    fn whole_block<'a, V: Held<L>>(
+    fn whole_block<'a, E: Element, V: Held<L>>(
         &self,
-        param: &mut [f32; BLOCK],
-        grad: &[f32; BLOCK],
+        param: &mut [E; BLOCK],
+        grad: &[E; BLOCK],
         momentum: MomentumCodes<'a>,
         variance: V,
         number: u64,
     ) -> Updated<L, MomentumCodes<'a>, V> {
-        for line in 0..GROUPS {
-            self.lanes.prefetch(param, 4 * (AHEAD + LANES * line));
-            self.lanes.prefetch(grad, 4 * (AHEAD + LANES * line));
+        let width = size_of::<E>();
+        for line in (0..BLOCK * width).step_by(64) {
+            self.lanes.prefetch(param, AHEAD * width + line);
+            self.lanes.prefetch(grad, AHEAD * width + line);
         }
         Held::<L>::prefetch(&momentum, self.lanes);
         variance.prefetch(self.lanes);
@@ -419,10 +474,10 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
 
     /// Updates a block and writes its scales; its moments are yet to be written.
     #[inline(always)]
-    fn update<M: Held<L>, V: Held<L>>(
+    fn update<E: Element, M: Held<L>, V: Held<L>>(
         &self,
-        param: &mut [f32; BLOCK],
-        grad: &[f32; BLOCK],
+        param: &mut [E; BLOCK],
+        grad: &[E; BLOCK],
         mut momentum: M,
         mut variance: V,
         number: u64,
@@ -434,8 +489,8 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
         let (mut momenta, mut variances) = ([zero; GROUPS], [zero; GROUPS]);
         for group in 0..GROUPS {
             let of = Sixteen {
-                param: lanes.load(&param[group]),
-                grad: lanes.load(&grad[group]),
+                param: E::load(lanes, &param[group]),
+                grad: E::load(lanes, &grad[group]),
                 momentum: momentum.read(lanes, group),
                 momentum_below: momentum.read_below(lanes, group),
                 momentum_scale,
@@ -443,7 +498,7 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
                 variance_scale,
             };
             let [after, momentum, variance] = R::update(lanes, self.with, of);
-            lanes.store(&mut param[group], after);
+            E::store(lanes, &mut param[group], after);
             momenta[group] = momentum;
             variances[group] = variance;
         }

@@ -63,6 +63,11 @@ impl<C: Default> Codes<'_, C> {
 }
 
 impl<C: Default> Moment<'_, C> {
+    /// Says that it is coded, or not there where it need not be.
+    pub(crate) fn is_coded_if(&self, needed: bool) -> bool {
+        matches!((self, needed), (Self::Codes(_), true) | (Self::None, false))
+    }
+
     /// Returns how many elements and scales there are; no scales are none too many where none are needed.
     fn lens(&self, num: usize) -> (usize, usize) {
         match self {

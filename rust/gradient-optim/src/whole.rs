@@ -33,8 +33,9 @@ pub fn encode_momentum(
     kind: LaneKind,
     crew: &Crew,
 ) -> Result<(), OptimError> {
+    let numel = values.len();
     let tiles = tiles_to_encode(values, codes, row_len)?;
-    crew.each(tiles, |tile| dispatch(kind, EncodeMomentum(tile)));
+    crew.each(tiles, numel, |tile| dispatch(kind, EncodeMomentum(tile)));
     Ok(())
 }
 
@@ -50,10 +51,11 @@ pub fn encode_variance(
     kind: LaneKind,
     crew: &Crew,
 ) -> Result<(), OptimError> {
+    let numel = values.len();
     let tiles = tiles_to_encode(values, codes, row_len)?;
     let rounding = key.map_or(Rounding::Nearest, |key| Rounding::Stochastic { key });
     let is_negative = AtomicBool::new(false);
-    crew.each(tiles, |tile| {
+    crew.each(tiles, numel, |tile| {
         if dispatch(kind, EncodeVariance(tile, rounding)) {
             is_negative.store(true, Ordering::Relaxed);
         }
@@ -218,14 +220,15 @@ fn decode<D: Decode>(
     crew: &Crew,
     _how: D,
 ) -> Result<(), OptimError> {
-    let blocks = check(values.len(), row_len, codes.codes.len(), codes.scales.len())?;
+    let numel = values.len();
+    let blocks = check(numel, row_len, codes.codes.len(), codes.scales.len())?;
     let cut = |part: Part| {
         let own = codes.codes.split_off(..part.numel())?;
         let scales = codes.scales.split_off(..part.num())?;
         Some(Coded::<D> { codes: FixedCodes { codes: own, scales }, values: values.split_off(part.numel())?, part })
     };
     let tiles: Vec<_> = blocks.parts(TILE).map_while(cut).collect();
-    crew.each(tiles, |tile| dispatch(kind, tile));
+    crew.each(tiles, numel, |tile| dispatch(kind, tile));
     Ok(())
 }
 

@@ -92,7 +92,7 @@ fn lion_goes_where_full_precision_goes() {
         let lion = Lion { grad_factor, ..LION };
         let gap = gap(
             |_, own, grad| {
-                lion.step(vec![own.tensor(grad, 0, false)], LaneKind::best(), &Crew::alone()).expect("a step")
+                lion.step(vec![own.tensor(grad, 0, false)], LaneKind::best(), &Crew::alone()).expect("a step");
             },
             |_, [param, momentum, grad]| {
                 let grad = grad_factor * grad;

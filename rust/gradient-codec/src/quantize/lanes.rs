@@ -36,6 +36,10 @@ pub trait Lanes: Copy + Send + Sync {
     fn load(self, from: &[f32; LANES]) -> Self::Floats;
     /// Writes floats.
     fn store(self, to: &mut [f32; LANES], floats: Self::Floats);
+    /// Reads the bits of `bfloat16`.
+    fn of_bf16(self, bits: &[u16; LANES]) -> Self::Floats;
+    /// Writes them, rounded to the nearest, ties to even.
+    fn to_bf16(self, bits: &mut [u16; LANES], floats: Self::Floats);
     /// Reads signed bytes.
     fn of_signed(self, codes: &[i8; LANES]) -> Self::Floats;
     /// Reads unsigned bytes.

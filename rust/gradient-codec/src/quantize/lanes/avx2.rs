@@ -1,7 +1,7 @@
 //! Lanes of AVX2: two registers.
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
-use core::arch::x86_64::{__m256, __m256i, _CMP_GT_OQ, _CMP_LT_OQ, _MM_HINT_T0};
+use core::arch::x86_64::{__m128i, __m256, __m256i, _CMP_GT_OQ, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_HINT_T0};
 use pulp::x86::V3;
 use pulp::{NullaryFnOnce, cast};
 
@@ -112,6 +112,19 @@ impl Avx2 {
         self.in_order(op._mm256_max_epu8(bytes, one))
     }
 
+    /// Rounds to the nearest `bfloat16`; its bits are the low half of each word.
+    #[inline(always)]
+    fn bf16_words(self, floats: __m256) -> __m256i {
+        let (avx, op) = (self.0.avx, self.0.avx2);
+        let words: __m256i = cast(floats);
+        let even = op._mm256_and_si256(op._mm256_srli_epi32::<16>(words), avx._mm256_set1_epi32(1));
+        let rounded = op._mm256_add_epi32(op._mm256_add_epi32(words, avx._mm256_set1_epi32(0x7fff)), even);
+        let nan = op._mm256_or_si256(words, avx._mm256_set1_epi32(0x0040_0000));
+        let is_nan = avx._mm256_cmp_ps::<_CMP_UNORD_Q>(floats, floats);
+        let rounded = op._mm256_blendv_epi8(rounded, nan, cast(is_nan));
+        op._mm256_srli_epi32::<16>(rounded)
+    }
+
     /// Puts in order what was packed twice, which goes by halves of a register.
     #[inline(always)]
     fn in_order(self, bytes: __m256i) -> __m256i {
@@ -178,6 +191,21 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn store(self, to: &mut [f32; LANES], floats: Floats) {
         *to = cast(floats);
+    }
+
+    #[inline(always)]
+    fn of_bf16(self, bits: &[u16; LANES]) -> Floats {
+        let op = self.0.avx2;
+        let [low, high]: [__m128i; 2] = cast(*bits);
+        let wide = |half| cast(op._mm256_slli_epi32::<16>(op._mm256_cvtepu16_epi32(half)));
+        [wide(low), wide(high)]
+    }
+
+    #[inline(always)]
+    fn to_bf16(self, bits: &mut [u16; LANES], [low, high]: Floats) {
+        let op = self.0.avx2;
+        let packed = op._mm256_packus_epi32(self.bf16_words(low), self.bf16_words(high));
+        *bits = cast(op._mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Lanes of AVX-512: one register.
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
-use core::arch::x86_64::{__m512, __m512i, _CMP_GT_OQ, _CMP_LT_OQ, _MM_HINT_T0};
+use core::arch::x86_64::{__m512, __m512i, _CMP_GT_OQ, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_HINT_T0};
 
 use pulp::cast;
 use pulp::x86::V4;
@@ -87,6 +87,23 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn store(self, to: &mut [f32; LANES], floats: __m512) {
         *to = cast(floats);
+    }
+
+    #[inline(always)]
+    fn of_bf16(self, bits: &[u16; LANES]) -> __m512 {
+        let op = self.0.avx512f;
+        cast(op._mm512_slli_epi32::<16>(op._mm512_cvtepu16_epi32(cast(*bits))))
+    }
+
+    #[inline(always)]
+    fn to_bf16(self, bits: &mut [u16; LANES], floats: __m512) {
+        let op = self.0.avx512f;
+        let words: __m512i = cast(floats);
+        let even = op._mm512_and_si512(op._mm512_srli_epi32::<16>(words), op._mm512_set1_epi32(1));
+        let rounded = op._mm512_add_epi32(op._mm512_add_epi32(words, op._mm512_set1_epi32(0x7fff)), even);
+        let is_nan = op._mm512_cmp_ps_mask::<_CMP_UNORD_Q>(floats, floats);
+        let rounded = op._mm512_mask_or_epi32(rounded, is_nan, words, op._mm512_set1_epi32(0x0040_0000));
+        *bits = cast(op._mm512_cvtepi32_epi16(op._mm512_srli_epi32::<16>(rounded)));
     }
 
     #[inline(always)]

@@ -44,6 +44,19 @@ impl Lanes for Plain {
         *to = floats;
     }
 
+    fn of_bf16(self, bits: &[u16; LANES]) -> Floats {
+        bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
+    }
+
+    fn to_bf16(self, bits: &mut [u16; LANES], floats: Floats) {
+        *bits = floats.map(|float| {
+            let bits = float.to_bits();
+            let even = (bits >> 16) & 1;
+            let rounded = if float.is_nan() { bits | 0x0040_0000 } else { bits + 0x7fff + even };
+            (rounded >> 16) as u16
+        });
+    }
+
     fn of_signed(self, codes: &[i8; LANES]) -> Floats {
         codes.map(f32::from)
     }
