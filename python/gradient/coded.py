@@ -110,8 +110,9 @@ def encode(
         InvalidInputError: The values are not floating point; or a number is negative where none may be.
 
     Guarantees:
-        Zeros and the largest value of a block come back exactly. What was decoded is coded to the same bits. A block
-        with a number that is not finite comes back as NaN.
+        Zeros come back exactly, and so does the largest value of a block that is 2^-92 or more (2^-112 for
+        `signed-sqrt`); what was decoded of such a block is coded to the same bits. A block with a number that is not
+        finite comes back without one that is.
     """
     values = values.detach()
     if not values.is_floating_point():
