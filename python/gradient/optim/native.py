@@ -163,15 +163,17 @@ class NativeSteps:
                 if id(codec) not in by_lot:
                     by_lot[id(codec)] = codec is not None and codec.draws_lots(beta2_of(group))
                 key = (slot.counter.value + 1 if self.rule.counts else 0, by_lot[id(codec)], slot.first)
-                views = slot.view(param), slot.view(param.grad)  # type: ignore[arg-type]
-                buckets.setdefault(key, []).append((slot.moments, *views))
+                if param.numel():
+                    views = slot.view(param), slot.view(param.grad)  # type: ignore[arg-type]
+                    buckets.setdefault(key, []).append((slot.moments, *views))
                 stepped.append((param, slot, key, group, sign))
             calls += [(self.rule.settings(group, number, sign, lot, first), entries)
                       for (number, lot, first), entries in buckets.items()]  # fmt: skip
-        if not calls:
+        if not stepped:
             return
         expected = [self._exact(*one) for one in stepped] if self.measure else []
-        self.rule.step(calls, **coded.how())
+        if calls:
+            self.rule.step(calls, **coded.how())
         torch.autograd.graph.increment_version([param for param, *_ in stepped])
         for (param, *_), exact in zip(stepped, expected, strict=False):
             for name, value in exact.items():
@@ -288,6 +290,8 @@ class NativeSteps:
         """Do the step in full on a copy; give the moments."""
         entry = self.store.entries[param]
         moments = {name: full(entry[name], "cpu").float().clone() for name in self.rule.keys}
+        if not param.numel():
+            return {}
         length = coded.row_len(param)
         assert length is not None, "only dense parameters come here"
         assert param.grad is not None, "only parameters with gradients come here"
