@@ -139,11 +139,14 @@ class NativeSteps:
 
     def takes(self, param: Tensor) -> bool:
         """Tell whether the kernels step this parameter, whose gradient is there."""
+        grad = param.grad
+        if grad is None or grad.layout is not torch.strided or type(grad) not in _EXACT:
+            # Nothing is made ready: zeros would not be what the optimizer's own first step begins with.
+            return False
         slot = self.store.slots.get(param)
         if slot is None or not slot.fits(param):
             slot = self._prepare(param)
-        grad = param.grad
-        return slot is not None and grad is not None and grad.layout is torch.strided and type(grad) in _EXACT
+        return slot is not None
 
     def step(self, work: list[tuple[Mapping[str, Any], list[Tensor]]], factor: float) -> None:
         """Do a step on parameters that `takes` has said yes to.
