@@ -187,6 +187,20 @@ class NativeSteps:
             if slot.until is not None and slot.counter.value >= slot.until:
                 self._recode(param, slot.counter.value, beta2_of(group))
 
+    def forget_unstepped(self) -> None:
+        """Drop what was made ready for the first step of a parameter: the step is not done."""
+        store = self.store
+        for param, slot in list(store.slots.items()):
+            if slot.first and not slot.counter.value:
+                made = (*self.rule.keys, "step")
+                rest = {key: value for key, value in store.entries[param].items() if key not in made}
+                store.drop(param)
+                if rest:
+                    store.entries[param] = rest
+        # As after a resume of what is left: lots are the same.
+        kept = (value for entry in store.entries.values() if isinstance(entry, dict) for value in entry.values())
+        store.next_number = max((value.number + 1 for value in kept if isinstance(value, Coded)), default=0)
+
     def _prepare(self, param: Tensor) -> Slot | None:
         """Make what the kernels take, and the state of a parameter that has none; None if they do not take it."""
         if not param.is_cpu or param.dtype not in FLOATS or type(param) not in _EXACT or coded.row_len(param) is None:

@@ -129,6 +129,8 @@ class OptimizerWrapper(Optimizer):
                 loss = closure()
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None and float(found_inf):
+            if self._native is not None:
+                self._native.forget_unstepped()
             return loss
         native, generic = self._divided()
         start = time.perf_counter()
