@@ -48,6 +48,8 @@ class ParameterState(_View):
         entry = self._store.entries.setdefault(self._param, {})
         if isinstance(entry.get(key), Counter):
             entry[key] = Counter.of(value)
+            # The kernels hold the counter that was.
+            self._store.slots.pop(self._param, None)
             return
         state = {**entry, key: value}
         choose = self._store.choose
