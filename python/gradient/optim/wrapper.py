@@ -206,7 +206,8 @@ class OptimizerWrapper(Optimizer):
         for key, codec in self._choose(param, state).items():
             value = state[key]
             held = value.kind if isinstance(value, Coded) else None
-            wanted = getattr(codec_for(key, codec), "kind", None)
+            # A user's own codec is none of the kinds.
+            wanted = getattr(codec_for(key, codec), "kind", "")
             if held != wanted and not (held is None and wanted == "float32"):
                 lossy[key] = codec
         store.commit(param, state, lossy)
