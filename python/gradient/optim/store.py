@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,12 +62,12 @@ class StateStore:
 
     def get_memory_usage(self) -> int:
         """Give the bytes that the state takes: codes, scales, what is kept in full, and 8 for each number."""
-        return sum(nbytes(value) for entry in self.entries.values() for value in entry.values())
+        return sum(nbytes(value) for entry in self._by_parameter() for value in entry.values())
 
     def stats(self) -> dict[Any, KeyStats]:
         """Give by key how many tensors there are, and their bytes before and after."""
         stats: dict[Any, KeyStats] = {}
-        for entry in self.entries.values():
+        for entry in self._by_parameter():
             for key, value in entry.items():
                 if not isinstance(value, Tensor | Coded | Packed):
                     continue
@@ -176,6 +176,9 @@ class StateStore:
         exact = value.double()
         error = full(kept, value.device).double() - exact
         self._measured.setdefault(key, {})[param] = float(error.square().sum()), float(exact.square().sum())
+
+    def _by_parameter(self) -> Iterator[dict[Any, Any]]:
+        return (entry for param, entry in self.entries.items() if isinstance(param, Tensor))
 
     def drop(self, param: Tensor) -> None:
         """Forget the state of a parameter."""

@@ -150,14 +150,18 @@ class OptimizerState(_View):
         self.store = store
 
     def __getitem__(self, param: Any) -> Any:
-        self.store.entries.setdefault(param, {})
-        return ParameterState(self.store, param)
+        entry = self.store.entries.setdefault(param, {})
+        # What belongs to no parameter is kept as it is.
+        return ParameterState(self.store, param) if isinstance(param, Tensor) else entry
 
     def get(self, param: Any, default: Any = None) -> Any:
         """Give the state of a parameter; the default if it has none."""
-        return ParameterState(self.store, param) if param in self.store.entries else default
+        return self[param] if param in self.store.entries else default
 
     def __setitem__(self, param: Any, state: Any) -> None:
+        if not isinstance(param, Tensor):
+            self.store.entries[param] = state
+            return
         state = state.copy()
         choose = self.store.choose
         self.store.commit(param, state, choose(param, Facts(state)) if choose is not None else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from gradient.errors import InvalidInputError
@@ -86,6 +87,9 @@ def wrap(
         raise
     is_lossy = False
     for param in list(state):
+        if not isinstance(param, Tensor):
+            optimizer.state[param] = state.pop(param)
+            continue
         # What is in full is given up as it is coded.
         is_lossy |= bool(optimizer.set_held_state(param, state.pop(param)))  # type: ignore[attr-defined]
     if is_lossy:
