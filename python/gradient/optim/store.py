@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradient.coded import FLOATS, Coded
+from gradient.errors import InvalidInputError
 from gradient.optim.codecs import BuiltinCodec, Codec, FourthRootCodec
 from gradient.optim.kept import Counter, Packed, full, nbytes, say_once
 from gradient.optim.policies import VARIANCES
@@ -208,7 +209,17 @@ class StateStore:
 
 
 def codec_for(key: Any, codec: Codec) -> Codec:
-    """Give the codec that a key really has: a second moment in eight bits is a fourth root, and that is said."""
+    """Give the codec that a key really has: a second moment in eight bits is a fourth root, and that is said.
+
+    Raises:
+        InvalidInputError: It is no codec.
+    """
+    if not isinstance(codec, Codec):
+        raise InvalidInputError(
+            f"the policy's codec of {key} is {codec!r} and no gradient.optim.Codec",
+            code="bad-option",
+            hint="give an instance, as FP16Codec()",
+        )
     if key in VARIANCES and isinstance(codec, BuiltinCodec) and codec.kind == "signed-sqrt":
         say_once(f"{key} is a second moment: {type(codec).__name__} codes it as FourthRootCodec does")
         return _FOURTH_ROOTS[codec.offload_to_cpu]

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from gradient.errors import InvalidInputError
 from gradient.optim.kept import say_once
 from gradient.optim.policies import EightBitPolicy, Policy
-from gradient.optim.store import StateStore
+from gradient.optim.store import StateStore, codec_for
 from gradient.optim.wrapper import OptimizerWrapper, Settings, adopt, repeat_schedulers_patch, wrapped_class
 
 
@@ -80,6 +80,11 @@ def wrap(
         optimizer._patch_step_function()
         repeat_schedulers_patch(optimizer)
         adopt(optimizer, settings, StateStore(pin_memory=settings.pin_memory))  # type: ignore[arg-type]
+        for param, held in state.items():
+            # Asked before anything is given up.
+            if isinstance(param, Tensor):
+                for key, codec in optimizer._choose(param, held).items():  # type: ignore[attr-defined]
+                    codec_for(key, codec)
     except BaseException:
         optimizer.__class__ = kind
         vars(optimizer).clear()
