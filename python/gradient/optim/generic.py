@@ -6,7 +6,7 @@ count of steps in the group, say) is put back before each part, and has to come 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -110,18 +110,23 @@ class GenericSteps:
         if "param_names" in group:
             names = {id(param): name for param, name in zip(group["params"], group["param_names"], strict=True)}
             part["param_names"] = [names[id(param)] for param in params]
-        before = vars(optimizer)["param_groups"], vars(optimizer)["state"]
+        fields = vars(optimizer)
+        # Hooks are those of the whole step; a step that calls its parent's would fire them for each part.
+        swapped = ("param_groups", "state", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+        before = {key: fields[key] for key in swapped if key in fields}
         state: dict[Tensor, dict[Any, Any]] = defaultdict(dict)
         for param in params:
             if entries.get(param):
                 state[param] = {key: full(value, param.device) for key, value in entries[param].items()}
-        vars(optimizer).update(param_groups=[part], state=state)
+        fields.update({key: OrderedDict() for key in before} | {"param_groups": [part], "state": state})
         try:
             self._step(optimizer)
         finally:
-            vars(optimizer).update(param_groups=before[0], state=before[1])
+            fields.update(before)
         for param in params:
             self._keep(param, state.pop(param, {}), beta2_of(group))
+        for key in state:
+            raise self._refusal(f"its state {key!r} belongs to no parameter")
         return _plain(part)
 
     def _keep(self, param: Tensor, state: Mapping[Any, Any], beta2: float | None) -> None:
@@ -137,13 +142,18 @@ class GenericSteps:
     def _compare(self, expected: Mapping[str, Any], found: Mapping[str, Any], whose: str) -> None:
         for key in expected.keys() | found.keys():
             if repr(expected.get(key)) != repr(found.get(key)):
-                kind = type(self.optimizer).__name__
-                raise InvalidInputError(
-                    f"{kind} can not be wrapped: {whose} {key} depends on all parameters together "
-                    f"({expected.get(key)!r} and {found.get(key)!r} from two of them)",
-                    code="not-per-parameter",
-                    hint="use the optimizer as it is; its state stays in full precision",
+                raise self._refusal(
+                    f"{whose} {key} depends on all parameters together "
+                    f"({expected.get(key)!r} and {found.get(key)!r} from two of them)"
                 )
+
+    def _refusal(self, why: str) -> InvalidInputError:
+        kind = getattr(self.optimizer, "inner_class", type(self.optimizer)).__name__
+        return InvalidInputError(
+            f"{kind} can not be wrapped: {why}",
+            code="not-per-parameter",
+            hint="use the optimizer as it is; its state stays in full precision",
+        )
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
