@@ -73,7 +73,7 @@ class GenericSteps:
         try:
             for group, params in parts:
                 if not self._trusted:
-                    undo += [(param, param.detach().clone(), self.store.entries.get(param)) for param in params]
+                    undo += [(param, param.detach().clone(), self._copy(param)) for param in params]
                 vars(self.optimizer).update(own)
                 after = self._part(group, params)
                 fields = _plain(vars(self.optimizer))
@@ -102,6 +102,13 @@ class GenericSteps:
         ]
         together = set(map(id, in_full))
         return [*([in_full] if in_full else []), *([param] for param in params if id(param) not in together)]
+
+    def _copy(self, param: Tensor) -> dict[Any, Any] | None:
+        """Copy a parameter's state; what is kept in full the optimizer changes where it is."""
+        entry = self.store.entries.get(param)
+        if entry is None:
+            return None
+        return {key: value.clone() if isinstance(value, Tensor) else value for key, value in entry.items()}
 
     def _part(self, group: dict[str, Any], params: list[Tensor]) -> dict[str, Any]:
         """Run the optimizer on some parameters of a group, and keep their state; returns the group's numbers."""
