@@ -137,6 +137,22 @@ def encode(
     return Coded(kind, codes.codes.to(device), codes.scales.to(device), values.dtype, number, codes.count)
 
 
+def settled(values: Tensor, before: Coded, idle: Tensor) -> Tensor:
+    """Give first moments, those that are idle so much less that they lose a code at least when they are coded again.
+
+    Rounded to the nearest, a small code of a moment that decays would come back as itself for ever.
+
+    Args:
+        values: The moments after a step.
+        before: How they were coded before it, as signed square roots.
+        idle: Which of them nothing was added to that is worth mentioning; bool, in the shape of the values.
+    """
+    # Codes c - 1 and c meet at (c - 1/2)^2, which is a quarter more than c^2 - c.
+    parts = 1 - before.codes.abs().clamp(min=1).to(values.dtype).reciprocal()
+    below = before.decode(values.device).to(values.dtype).mul_(parts.to(values.device))
+    return torch.where(idle & (below.abs() < values.abs()), below, values)
+
+
 def zeros(like: Tensor, kind: str, *, number: int = 0, count: int = 0) -> Coded:
     """Code a tensor of zeros: shape, memory order, dtype and device are those of `like`, as far as it is dense."""
     codes = torch.zeros_like(like, dtype=BLOCKWISE.get(kind) or WIDTHS[kind], requires_grad=False)

@@ -10,9 +10,11 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gradient import coded
 from gradient.coded import Coded
 from gradient.errors import InvalidInputError
 from gradient.optim.kept import Counter, Packed, full
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from gradient.optim.policies import Policy
 
 _PLAIN = (bool, int, float, complex, str, type(None), tuple)
+_AVERAGES = frozenset({"exp_avg"})
+"""First moments that are averages of gradients; the others are sums of them."""
 
 
 class GenericSteps:
@@ -144,7 +148,19 @@ class GenericSteps:
             counter.value += 1
             number = counter.value
         codecs = self.policy.get_codecs(param, Facts(state), number)
+        state = {key: self._settled(param, key, value) for key, value in state.items()}
         self.store.commit(param, state, codecs, beta2=beta2, measure=self.measure)
+
+    def _settled(self, param: Tensor, key: Any, value: Any) -> Any:
+        """Let a first moment decay whose gradient has died down, as the kernels do."""
+        before, grad = self.store.entries.get(param, {}).get(key), param.grad
+        if not isinstance(before, Coded) or before.kind != "signed-sqrt":
+            return value
+        if grad is None or grad.layout is not torch.strided or value.shape != grad.shape:
+            return value
+        # An average is compared with what comes to it; a sum is many times that, and idle only where nothing comes.
+        idle = grad.abs() * 8 < value.abs() if key in _AVERAGES else grad == 0
+        return coded.settled(value, before, idle)
 
     def _compare(self, expected: Mapping[str, Any], found: Mapping[str, Any], whose: str) -> None:
         for key in expected.keys() | found.keys():

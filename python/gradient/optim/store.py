@@ -54,7 +54,7 @@ class StateStore:
     """
 
     pin_memory: bool = False
-    entries: dict[Tensor, dict[Any, Any]] = field(default_factory=dict)
+    entries: dict[Any, Any] = field(default_factory=dict)
     steps: dict[Tensor, Counter] = field(default_factory=dict)
     slots: dict[Tensor, Any] = field(default_factory=dict)
     next_number: int = 0

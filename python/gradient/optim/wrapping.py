@@ -73,7 +73,8 @@ def wrap(
         pin_memory = any(param.is_cuda for group in optimizer.param_groups for param in group["params"])
     settings = Settings(EightBitPolicy() if policy is None else policy, model, pin_memory, profile, measure_error)
     kind = type(optimizer)
-    before, state = dict(vars(optimizer)), optimizer.state
+    before: dict[str, Any] = dict(vars(optimizer))
+    state: dict[Any, Any] = optimizer.state
     optimizer.__class__ = wrapped_class(kind)
     try:
         # torch's own hooks around the step of the new class.
