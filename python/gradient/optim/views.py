@@ -104,7 +104,8 @@ class ParameterState(_View):
         return (dict, (), None, None, iter(self.items()))
 
     def _entry(self) -> dict[Any, Any]:
-        return self._store.entries.get(self._param, {})
+        entry: dict[Any, Any] = self._store.entries.get(self._param, {})
+        return entry
 
 
 class Facts(Mapping):  # type: ignore[type-arg]
