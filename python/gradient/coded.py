@@ -38,6 +38,8 @@ FLOATS: dict[torch.dtype, Floating] = {
     torch.float16: "float16",
 }
 """What the kernels compute with, and what else values are kept as."""
+_PIECE = 1 << 20
+"""Elements that torch's operations work on at a time."""
 WIDTHS: dict[str, torch.dtype] = {name: dtype for dtype, name in FLOATS.items()}
 
 
@@ -137,20 +139,33 @@ def encode(
     return Coded(kind, codes.codes.to(device), codes.scales.to(device), values.dtype, number, codes.count)
 
 
-def settled(values: Tensor, before: Coded, idle: Tensor) -> Tensor:
-    """Give first moments, those that are idle so much less that they lose a code at least when they are coded again.
+def settle(values: Tensor, before: Coded, grad: Tensor, least: float) -> None:
+    """Let first moments decay whose gradient has died down: in place, so much that they lose a code when coded again.
 
     Rounded to the nearest, a small code of a moment that decays would come back as itself for ever.
 
     Args:
         values: The moments after a step.
-        before: How they were coded before it, as signed square roots.
-        idle: Which of them nothing was added to that is worth mentioning; bool, in the shape of the values.
+        before: How they were coded before it, as signed square roots, with the same strides.
+        grad: The gradients that came to them.
+        least: A gradient is mentioned that is more than this part of the moment; with 0, every one that is not zero.
     """
-    # Codes c - 1 and c meet at (c - 1/2)^2, which is a quarter more than c^2 - c.
-    parts = 1 - before.codes.abs().clamp(min=1).to(values.dtype).reciprocal()
-    below = before.decode(values.device).to(values.dtype).mul_(parts.to(values.device))
-    return torch.where(idle & (below.abs() < values.abs()), below, values)
+    old: Tensor | None = None
+    if grad.stride() != values.stride():
+        grad = torch.empty_like(values).copy_(grad)
+    all_values, all_grads, all_codes = flat(values), flat(grad), flat(before.codes)
+    for start in range(0, values.numel(), _PIECE):
+        piece = slice(start, start + _PIECE)
+        own, gone = all_values[piece], all_grads[piece].abs()
+        idle = gone < own.abs() * least if least else gone == 0
+        if not bool(idle.any()):
+            continue
+        if old is None:
+            old = flat(before.decode(values.device))
+        # Codes c - 1 and c meet at (c - 1/2)^2, which is a quarter more than c^2 - c.
+        codes = all_codes[piece].to(values.device).abs().clamp(min=1)
+        below = old[piece] * (1 - codes.to(old.dtype).reciprocal())
+        own.copy_(torch.where(idle & (below.abs() < own.abs()), below, own))
 
 
 def zeros(like: Tensor, kind: str, *, number: int = 0, count: int = 0) -> Coded:

@@ -148,19 +148,20 @@ class GenericSteps:
             counter.value += 1
             number = counter.value
         codecs = self.policy.get_codecs(param, Facts(state), number)
-        state = {key: self._settled(param, key, value) for key, value in state.items()}
+        for key, value in state.items():
+            self._settle(param, key, value)
         self.store.commit(param, state, codecs, beta2=beta2, measure=self.measure)
 
-    def _settled(self, param: Tensor, key: Any, value: Any) -> Any:
+    def _settle(self, param: Tensor, key: Any, value: Any) -> None:
         """Let a first moment decay whose gradient has died down, as the kernels do."""
         before, grad = self.store.entries.get(param, {}).get(key), param.grad
         if not isinstance(before, Coded) or before.kind != "signed-sqrt":
-            return value
+            return
         if grad is None or grad.layout is not torch.strided or value.shape != grad.shape:
-            return value
-        # An average is compared with what comes to it; a sum is many times that, and idle only where nothing comes.
-        idle = grad.abs() * 8 < value.abs() if key in _AVERAGES else grad == 0
-        return coded.settled(value, before, idle)
+            return
+        if value.stride() == before.codes.stride():
+            # An average is compared with what comes to it; a sum is many times that, and idle only where nothing comes.
+            coded.settle(value, before, grad, 0.125 if key in _AVERAGES else 0.0)
 
     def _compare(self, expected: Mapping[str, Any], found: Mapping[str, Any], whose: str) -> None:
         for key in expected.keys() | found.keys():
