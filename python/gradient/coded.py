@@ -14,6 +14,7 @@ for. On the CPU the compiled kernels do the work, elsewhere torch's operations (
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -150,22 +151,37 @@ def settle(values: Tensor, before: Coded, grad: Tensor, least: float) -> None:
         grad: The gradients that came to them.
         least: A gradient is mentioned that is more than this part of the moment; with 0, every one that is not zero.
     """
-    old: Tensor | None = None
     if grad.stride() != values.stride():
         grad = torch.empty_like(values).copy_(grad)
-    all_values, all_grads, all_codes = flat(values), flat(grad), flat(before.codes)
-    for start in range(0, values.numel(), _PIECE):
-        piece = slice(start, start + _PIECE)
+    all_values, all_grads = flat(values), flat(grad)
+    for piece, part in _pieces(before):
         own, gone = all_values[piece], all_grads[piece].abs()
         idle = gone < own.abs() * least if least else gone == 0
         if not bool(idle.any()):
             continue
-        if old is None:
-            old = flat(before.decode(values.device))
         # Codes c - 1 and c meet at (c - 1/2)^2, which is a quarter more than c^2 - c.
-        codes = all_codes[piece].to(values.device).abs().clamp(min=1)
-        below = old[piece] * (1 - codes.to(old.dtype).reciprocal())
+        codes = part.codes.to(values.device).abs().clamp(min=1)
+        below = part.decode(values.device) * (1 - codes.to(part.dtype).reciprocal())
+        below = below.reshape(-1)
         own.copy_(torch.where(idle & (below.abs() < own.abs()), below, own))
+
+
+def _pieces(whole: Coded) -> Iterator[tuple[slice, Coded]]:
+    """Cut a coded tensor in pieces of rows, or of whole blocks of one: where each lies in memory, and its codes."""
+    length, numel = row_len(whole.codes), whole.codes.numel()
+    assert length is not None, "codes are dense: they were made so"
+    assert whole.scales is not None, "only kinds with scales are cut"
+    if not numel:
+        return
+    length = numel if length < BLOCK else length
+    rows, width = max(_PIECE // length, 1) * length, min(length, _PIECE)
+    for row in range(0, numel, rows):
+        for column in range(0, length, width):
+            stop = row + rows if width == length else row + min(column + width, length)
+            codes = flat(whole.codes)[row + column : stop].view(-1, min(width, length - column))
+            first = row // length * -(-length // BLOCK) + column // BLOCK
+            scales = whole.scales[first : first + num_blocks(codes)]
+            yield slice(row + column, stop), Coded(whole.kind, codes, scales, whole.dtype)
 
 
 def zeros(like: Tensor, kind: str, *, number: int = 0, count: int = 0) -> Coded:

@@ -311,3 +311,36 @@ def test_an_instruction_set_that_is_not_there_is_an_error_that_names_those_that_
         coded.encode(torch.ones(1), "signed-sqrt")
     monkeypatch.setenv("GRADIENT_CPU_CAPABILITY", "default")
     assert coded.how()["capability"] == "default"
+
+
+STRIDED = set(SHAPES) - {"no dimension", "sliced", "expanded", "half", "bfloat16", "double", "empty rows"}
+
+
+@pytest.mark.parametrize("piece", [64, 128, 192, 1 << 20])
+@pytest.mark.parametrize("name", sorted(STRIDED))
+def test_idle_first_moments_lose_a_code_and_others_nothing_whatever_is_done_at_a_time(name, piece, monkeypatch):
+    monkeypatch.setattr(coded, "_PIECE", piece)
+    torch.manual_seed(0)
+    given = SHAPES[name]()
+    before = coded.encode(given, "signed-sqrt")
+    values = before.decode()
+    # The largest of a block stay as they are, and so does its scale.
+    is_largest = before.codes.abs() == 127
+    values[~is_largest] *= 0.999
+    grad = torch.where(is_largest, 1.0, torch.rand(values.shape) * 0.25) * values.abs()
+    idle = grad < values.abs() * 0.125
+    expected = coded.encode(values, "signed-sqrt").codes
+    coded.settle(values, before, grad.contiguous(), 0.125)
+    found = coded.encode(values, "signed-sqrt").codes
+    assert found[~idle].equal(expected[~idle])
+    assert found[idle].equal((before.codes - before.codes.sign())[idle])
+
+
+def test_a_first_moment_with_any_gradient_is_not_idle_where_none_is_asked_for():
+    before = coded.encode(torch.randn(4, 64), "signed-sqrt")
+    values, grad = before.decode(), torch.zeros(4, 64)
+    grad[:, ::2] = 1e-30
+    kept = values.clone()
+    coded.settle(values, before, grad, 0.0)
+    assert values[:, ::2].equal(kept[:, ::2])
+    assert bool((values.abs() < kept.abs())[:, 1::2][before.codes[:, 1::2] != 0].all())

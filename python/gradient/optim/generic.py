@@ -6,6 +6,7 @@ count of steps in the group, say) is put back before each part, and has to come 
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 _PLAIN = (bool, int, float, complex, str, type(None), tuple)
 _AVERAGES = frozenset({"exp_avg"})
 """First moments that are averages of gradients; the others are sums of them."""
+_CONTAINERS = (list, dict, set)
+_NO_FIELDS = frozenset({"defaults", "param_groups", "state", "params", "param_names"})
+"""What is the optimizer's or a part's own in any case."""
 
 
 class GenericSteps:
@@ -73,24 +77,27 @@ class GenericSteps:
         own = _plain(vars(self.optimizer))
         agreed: dict[str, Any] | None = None
         groups: dict[int, dict[str, Any]] = {}
-        undo: list[tuple[Tensor, Tensor, dict[Any, Any] | None]] = []
+        undo: list[tuple[Tensor, Tensor, dict[Any, Any] | None, Counter | None]] = []
         try:
             for group, params in parts:
                 if not self._trusted:
-                    undo += [(param, param.detach().clone(), self._copy(param)) for param in params]
-                vars(self.optimizer).update(own)
+                    undo += [(param, param.detach().clone(), *self._copy(param)) for param in params]
+                # Copies: what a part appends to a list is not there for the next.
+                vars(self.optimizer).update(_plain(own))
                 after = self._part(group, params)
                 fields = _plain(vars(self.optimizer))
                 agreed = fields if agreed is None else agreed
                 self._compare(agreed, fields, "the optimizer's")
                 self._compare(groups.setdefault(id(group), after), after, "a group's")
         except InvalidInputError:
+            for key in _plain(vars(self.optimizer)).keys() - own.keys():
+                del vars(self.optimizer)[key]
             vars(self.optimizer).update(own)
-            for param, values, entry in reversed(undo):
+            for param, values, entry, count in reversed(undo):
                 param.detach().copy_(values)
                 self.store.drop(param)
-                if entry is not None:
-                    self.store.entries[param] = entry
+                self.store.entries |= {} if entry is None else {param: entry}
+                self.store.steps |= {} if count is None else {param: count}
             raise
         self._trusted = True
         for group, _ in work:
@@ -107,17 +114,18 @@ class GenericSteps:
         together = set(map(id, in_full))
         return [*([in_full] if in_full else []), *([param] for param in params if id(param) not in together)]
 
-    def _copy(self, param: Tensor) -> dict[Any, Any] | None:
-        """Copy a parameter's state; what is kept in full the optimizer changes where it is."""
-        entry = self.store.entries.get(param)
+    def _copy(self, param: Tensor) -> tuple[dict[Any, Any] | None, Counter | None]:
+        """Copy a parameter's state, which the optimizer changes where it is in full, and its number of steps."""
+        entry, counter = self.store.entries.get(param), self.store.steps.get(param)
+        count = None if counter is None else Counter(counter.value)
         if entry is None:
-            return None
-        return {key: value.clone() if isinstance(value, Tensor) else value for key, value in entry.items()}
+            return None, count
+        return {key: value.clone() if isinstance(value, Tensor) else value for key, value in entry.items()}, count
 
     def _part(self, group: dict[str, Any], params: list[Tensor]) -> dict[str, Any]:
         """Run the optimizer on some parameters of a group, and keep their state; returns the group's numbers."""
         optimizer, entries = self.optimizer, self.store.entries
-        part = {**group, "params": params}
+        part = {**group, **_plain(group), "params": params}
         if "param_names" in group:
             names = {id(param): name for param, name in zip(group["params"], group["param_names"], strict=True)}
             part["param_names"] = [names[id(param)] for param in params]
@@ -181,5 +189,15 @@ class GenericSteps:
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the fields that are plain values; a copy of them is a value of its own."""
-    return {key: value for key, value in fields.items() if isinstance(value, _PLAIN)}
+    """Give the fields that are plain values, or lists and dicts of those; copies, which nothing else changes."""
+    return {
+        key: copy.deepcopy(value) if type(value) in _CONTAINERS else value
+        for key, value in fields.items()
+        if key not in _NO_FIELDS and _is_plain(value)
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) in _CONTAINERS:
+        return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, _PLAIN)

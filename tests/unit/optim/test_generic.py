@@ -1,0 +1,417 @@
+"""Any optimizer's own code, one parameter at a time: as unwrapped, or refused with a reason."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+import torch
+from torch import nn, optim
+
+from gradient import coded
+from gradient.coded import Coded
+from gradient.errors import InvalidInputError
+from gradient.optim import Codec, EightBitPolicy, FP16Codec, Policy, wrap
+from gradient.optim.kept import Packed
+
+IN_FULL = EightBitPolicy(min_elements=10**9)
+ALL_CODED = EightBitPolicy(0)
+OPTIONS = {
+    "ASGD": [{"lr": 0.01}],
+    "Adadelta": [{"lr": 1.0}],
+    "Adafactor": [{"lr": 0.05}],
+    "Adagrad": [{"lr": 0.05}, {"lr": 0.05, "initial_accumulator_value": 0.1}],
+    "Adam": [{"lr": 0.01}, {"lr": 0.01, "amsgrad": True}],
+    "AdamW": [{"lr": 0.01}, {"lr": 0.01, "amsgrad": True}],
+    "Adamax": [{"lr": 0.01}],
+    "LBFGS": [{"lr": 0.1, "max_iter": 4}, {"line_search_fn": "strong_wolfe", "history_size": 3}],
+    "Muon": [{"lr": 0.01}],
+    "NAdam": [{"lr": 0.01}, {"lr": 0.01, "decoupled_weight_decay": True, "weight_decay": 0.1}],
+    "RAdam": [{"lr": 0.01}],
+    "RMSprop": [{"lr": 0.01}, {"lr": 0.001, "momentum": 0.5, "centered": True}],
+    "Rprop": [{"lr": 0.01}],
+    "SGD": [{"lr": 0.1}, {"lr": 0.1, "momentum": 0.9, "nesterov": True}],
+    "SparseAdam": [{"lr": 0.05}],
+}
+CASES = [(name, number) for name, options in OPTIONS.items() for number in range(len(options))]
+
+
+def test_every_optimizer_of_this_torch_is_tested():
+    kinds = {name for name in optim.__all__ if isinstance(getattr(optim, name), type)} - {"Optimizer"}
+    assert kinds == set(OPTIONS)
+
+
+def model_for(name):
+    torch.manual_seed(0)
+    if name == "SparseAdam":
+        return nn.Embedding(60, 80, sparse=True)
+    bias = name != "Muon"
+    return nn.Sequential(nn.Linear(80, 70, bias=bias), nn.Tanh(), nn.Linear(70, 60, bias=bias))
+
+
+def train(make, name="Adam", policy=None, steps=12):
+    """Losses and weights of a small model whose target can be learned."""
+    model = model_for(name)
+    optimizer = make(model.parameters())
+    if policy is not None:
+        wrap(optimizer, policy)
+    losses = []
+    for number in range(steps):
+        torch.manual_seed(number % 3)
+        inputs = torch.randint(0, 60, (30,)) if name == "SparseAdam" else torch.randn(16, 80)
+
+        def closure(inputs=inputs):
+            optimizer.zero_grad()
+            loss = (model(inputs) - 0.3).square().mean()
+            loss.backward()
+            return loss
+
+        losses.append(float(optimizer.step(closure)))
+    return losses, model, optimizer
+
+
+@pytest.mark.parametrize("how", [{}, {"foreach": True}])
+@pytest.mark.parametrize(("name", "number"), CASES)
+def test_in_full_every_optimizer_trains_as_it_does_unwrapped(name, number, how):
+    options = {**OPTIONS[name][number], **how}
+
+    def make(params):
+        try:
+            return getattr(optim, name)(params, **options)
+        except TypeError:
+            pytest.skip("this torch has no foreach for it")
+
+    expected, plain, _ = train(make, name)
+    found, model, optimizer = train(make, name, IN_FULL)
+    assert found == pytest.approx(expected, rel=1e-4)
+    for one, two in zip(model.parameters(), plain.parameters(), strict=True):
+        # Rprop and Adafactor decide by signs and norms, which rounding turns.
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    state = {key: value for param in model.parameters() for key, value in optimizer.state.get(param, {}).items()}
+    assert name in ("LBFGS", "SGD") or state
+
+
+@pytest.mark.parametrize(("name", "number"), CASES)
+def test_coded_every_optimizer_still_trains(name, number):
+    def make(params):
+        return getattr(optim, name)(params, **OPTIONS[name][number])
+
+    expected, _, _ = train(make, name)
+    found, _, optimizer = train(make, name, ALL_CODED)
+    assert expected[-1] < 0.97 * expected[0]
+    # Within a tenth of what was gained.
+    assert abs(found[-1] - expected[-1]) < 0.1 * (expected[0] - expected[-1])
+    kinds = {key: value.kind for entry in optimizer.store.entries.values() if isinstance(entry, dict)
+             for key, value in entry.items() if isinstance(value, Coded)}  # fmt: skip
+    coded_here = {
+        "Adadelta": {"square_avg": "fourth-root", "acc_delta": "fourth-root"},
+        "Adamax": {"exp_avg": "signed-sqrt"},
+        "Muon": {"momentum_buffer": "signed-sqrt"},
+        **{key: {} for key in ("ASGD", "Adafactor", "Adagrad", "LBFGS", "Rprop")},
+    }
+    moments = {"exp_avg": "signed-sqrt", "exp_avg_sq": "fourth-root"}
+    if name == "RMSprop":
+        assert kinds == [{"square_avg": "fourth-root"}, {"momentum_buffer": "signed-sqrt"}][number]
+    elif name == "SGD":
+        assert kinds == [{}, {"momentum_buffer": "signed-sqrt"}][number]
+    else:
+        assert kinds == coded_here.get(name, moments)
+
+
+class Counts(optim.Optimizer):
+    """Counts its steps in the group and on itself, as many do."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, {"lr": lr, "step": 0})
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        self.steps += 1
+        for group in self.param_groups:
+            group["step"] += 1
+            for param in group["params"]:
+                if param.grad is not None:
+                    average = self.state[param].setdefault("exp_avg", torch.zeros_like(param))
+                    average.lerp_(param.grad, 0.1)
+                    # As a bias is corrected.
+                    param.sub_(average / (1 - 0.9 ** group["step"]), alpha=group["lr"])
+
+
+def params_of(count=3, shape=(64, 64)):
+    torch.manual_seed(0)
+    return [nn.Parameter(torch.randn(shape)) for _ in range(count)]
+
+
+def step(optimizer, seed=0):
+    torch.manual_seed(seed)
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            param.grad = torch.randn(param.shape)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("policy", [IN_FULL, ALL_CODED])
+def test_a_count_in_the_group_or_of_the_optimizer_goes_up_once_a_step(policy):
+    optimizer = Counts(params_of())
+    plain = Counts(params_of())
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(5))]})
+    plain.add_param_group({"params": [nn.Parameter(torch.zeros(5))]})
+    wrap(optimizer, policy)
+    for seed in range(4):
+        step(optimizer, seed)
+        step(plain, seed)
+        assert [group["step"] for group in optimizer.param_groups] == [seed + 1] * 2
+        assert optimizer.steps == seed + 1
+    for one, two in zip(optimizer.param_groups, plain.param_groups, strict=True):
+        for found, expected in zip(one["params"], two["params"], strict=True):
+            assert (found - expected).abs().max() < (1e-6 if policy is IN_FULL else 0.02)
+
+
+class KeepsNorm(Counts):
+    """Keeps the norm of all gradients in its group."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step()
+        for group in self.param_groups:
+            group["norm_of_all"] = sum(float(param.grad.square().sum()) for param in group["params"])
+
+
+class KeepsNormItself(Counts):
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step()
+        self.norm_of_all = sum(float(param.grad.sum()) for param in self.param_groups[0]["params"])
+
+
+class KeepsShared(Counts):
+    """Keeps something in its state that is no parameter's."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step()
+        self.state["norm_of_all"] = {"value": torch.ones(2)}
+
+
+class KeepsList(Counts):
+    """Keeps a list, which is changed where it is."""
+
+    def __init__(self, params):
+        super().__init__(params)
+        self.norm_of_all = []
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step()
+        self.norm_of_all.append(float(self.param_groups[0]["params"][0].grad.sum()))
+
+
+class KeepsRates(Counts):
+    """Keeps lists that are the same whichever parameter is stepped."""
+
+    def __init__(self, params):
+        super().__init__(params)
+        self.rates = []
+        self.param_groups[0]["rates"] = []
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step()
+        self.rates.append(self.param_groups[0]["lr"])
+        self.param_groups[0]["rates"].append(self.param_groups[0]["lr"])
+
+
+def test_lists_that_grow_by_one_a_step_grow_by_one_a_step():
+    optimizer = wrap(KeepsRates(params_of()))
+    for seed in range(3):
+        step(optimizer, seed)
+    assert optimizer.rates == optimizer.param_groups[0]["rates"] == [0.1] * 3
+
+
+UNUSUAL = [KeepsNorm, KeepsNormItself, KeepsShared, KeepsList]
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_what_is_kept_for_all_parameters_together_is_refused_by_name_and_the_step_undone(kind):
+    params = params_of()
+    optimizer = wrap(kind(params))
+    before = [param.detach().clone() for param in params]
+    with pytest.raises(InvalidInputError, match="norm_of_all") as caught:
+        step(optimizer)
+    assert caught.value.code == "not-per-parameter" and kind.__name__ in str(caught.value)
+    assert all(param.equal(value) for param, value in zip(params, before, strict=True))
+    assert optimizer.param_groups[0]["step"] == optimizer.steps == 0
+    assert not getattr(optimizer, "norm_of_all", None)
+    assert "norm_of_all" not in optimizer.param_groups[0]
+    assert not any(optimizer.store.entries.values())
+
+
+@pytest.mark.parametrize("policy", [IN_FULL, ALL_CODED])
+def test_a_refused_first_step_leaves_the_state_that_was_there_at_wrap(policy):
+    params = params_of()
+    optimizer = KeepsNorm(params)
+    step(optimizer)
+    wrap(optimizer, policy)
+    before = [(param.detach().clone(), optimizer.state[param]["exp_avg"].clone()) for param in params]
+    if policy is IN_FULL:
+        # What is in full is stepped together, so that nothing is kept that is not everybody's.
+        optimizer.add_param_group({"params": params_of(1)})
+        optimizer._generic._parts = lambda given: [[param] for param in given]
+    with pytest.raises(InvalidInputError, match="norm_of_all"):
+        step(optimizer, 1)
+    for param, (values, average) in zip(params, before, strict=True):
+        assert param.equal(values) and optimizer.state[param]["exp_avg"].equal(average)
+
+
+def test_a_step_that_raises_leaves_groups_and_state_where_they_were():
+    class Raises(Counts):
+        def step(self, closure=None):
+            super().step()
+            raise ZeroDivisionError
+
+    params = params_of()
+    optimizer = wrap(Raises(params))
+    state = optimizer.state
+    with pytest.raises(ZeroDivisionError):
+        step(optimizer)
+    assert optimizer.state is state and optimizer.param_groups[0]["params"] == params
+    assert len(optimizer._optimizer_step_pre_hooks) == 0
+
+
+def test_never_more_than_one_parameter_is_in_full(monkeypatch):
+    params = params_of(6)
+    optimizer = wrap(optim.RAdam(params))
+    step(optimizer)
+    made, alive = [], []
+    decode = Coded.decode
+
+    def spied(self, device=None):
+        values = decode(self, device)
+        made.append(weakref.ref(values))
+        alive.append(sum(one().numel() for one in made if one() is not None))
+        return values
+
+    monkeypatch.setattr(Coded, "decode", spied)
+    monkeypatch.setattr(coded, "_PIECE", 512)
+    step(optimizer, 1)
+    # Two moments of one parameter, six times, and a piece of one whose gradient has died down.
+    whole = 64 * 64
+    assert [count for count in alive if count % whole == 0] == [whole, 2 * whole] * 6
+    assert max(alive) == 2 * whole + 512
+
+
+def test_parameters_are_decoded_one_after_the_other(monkeypatch):
+    params = params_of(4)
+    optimizer = wrap(optim.RAdam(params, foreach=True))
+    step(optimizer)
+    order = []
+    encode, decode = optimizer.store.commit, Coded.decode
+    monkeypatch.setattr(Coded, "decode", lambda self, device=None: (order.append("in"), decode(self, device))[1])
+    monkeypatch.setattr(
+        optimizer.store, "commit", lambda *args, **more: (order.append("out"), encode(*args, **more))[1]
+    )
+    for param in params:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    assert order == ["in", "in", "out"] * 4
+
+
+class Halved(Codec):
+    """A codec of a user: half precision, beside a number."""
+
+    def __init__(self):
+        self.count = 0
+
+    def encode(self, tensor):
+        self.count += 1
+        return tensor.half(), tensor.dtype
+
+    def decode(self, packed, device=None):
+        values, dtype = packed
+        return values.to(device=device, dtype=dtype, copy=True)
+
+    def bytes(self, packed):
+        return packed[0].nbytes
+
+
+class ByLoudness(Policy):
+    """A policy of a user, which reads the state."""
+
+    def __init__(self, codec, limit):
+        self.codec, self.limit, self.seen = codec, limit, []
+
+    def get_codecs(self, param, state, step):
+        self.seen.append((step, sorted(state)))
+        if "exp_avg" not in state:
+            return {}
+        return {"exp_avg": self.codec} if state["exp_avg"].abs().max() > self.limit else {}
+
+
+@pytest.mark.parametrize("kind", [optim.AdamW, optim.RAdam])
+def test_a_users_own_codec_and_policy_keep_the_state(kind):
+    params = params_of(2)
+    codec = Halved()
+    policy = ByLoudness(codec, 0.01)
+    optimizer = wrap(kind(params, lr=0.01), policy)
+    plain = kind(params_of(2), lr=0.01, foreach=False)
+    for seed in range(4):
+        for optimizer_ in (optimizer, plain):
+            torch.manual_seed(seed)
+            for param, factor in zip(optimizer_.param_groups[0]["params"], (1.0, 1e-4), strict=True):
+                param.grad = torch.randn(param.shape) * factor
+            optimizer_.step()
+    loud, quiet = (optimizer.store.entries[param]["exp_avg"] for param in params)
+    assert isinstance(loud, Packed) and loud.nbytes == 64 * 64 * 2 and not isinstance(quiet, Packed)
+    assert codec.count == 4
+    assert {number for number, _ in policy.seen} == {1, 2, 3, 4}
+    assert policy.seen[-1][1] == ["exp_avg", "exp_avg_sq", "step"]
+    for one, two in zip(params, plain.param_groups[0]["params"], strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=2e-4)
+    assert optimizer.state[params[0]]["exp_avg"].dtype == torch.float32
+
+
+def test_state_that_is_there_at_wrap_is_packed_by_a_users_own_codec():
+    params = params_of(2)
+    optimizer = optim.AdamW(params)
+    step(optimizer)
+    wrap(optimizer, ByLoudness(Halved(), 0.0))
+    assert all(isinstance(optimizer.store.entries[param]["exp_avg"], Packed) for param in params)
+    step(optimizer)
+    assert [optimizer.state[param]["step"] for param in params] == [2, 2]
+
+
+def test_a_policy_whose_answer_is_no_codec_is_told_which_key():
+    params = params_of(1)
+
+    class Wrong(Policy):
+        def get_codecs(self, param, state, step):
+            return {"exp_avg": FP16Codec}
+
+    optimizer = wrap(optim.RAdam(params), Wrong())
+    with pytest.raises(InvalidInputError, match="codec of exp_avg"):
+        step(optimizer)
+
+
+def test_names_of_parameters_go_with_them():
+    seen = []
+
+    class Names(Counts):
+        def step(self, closure=None):
+            seen.extend(zip(self.param_groups[0]["param_names"], self.param_groups[0]["params"], strict=True))
+            super().step()
+
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    optimizer = wrap(Names(list(model.named_parameters())))
+    step(optimizer)
+    assert {name: id(param) for name, param in seen} == {name: id(param) for name, param in model.named_parameters()}
+
+
+def test_lbfgs_is_passed_through_and_says_so_once(caplog, monkeypatch):
+    from gradient.optim import kept
+
+    monkeypatch.setattr(kept, "_said", set())
+    with caplog.at_level("WARNING", logger="gradient"):
+        for _ in range(2):
+            wrap(optim.LBFGS(params_of(1)))
+    assert len([record for record in caplog.records if "LBFGS" in record.message]) == 1
