@@ -197,9 +197,6 @@ class NativeSteps:
                 store.drop(param)
                 if rest:
                     store.entries[param] = rest
-        # As after a resume of what is left: lots are the same.
-        kept = (value for entry in store.entries.values() if isinstance(entry, dict) for value in entry.values())
-        store.next_number = max((value.number + 1 for value in kept if isinstance(value, Coded)), default=0)
 
     def _prepare(self, param: Tensor) -> Slot | None:
         """Make what the kernels take, and the state of a parameter that has none; None if they do not take it."""

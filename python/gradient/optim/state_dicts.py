@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
@@ -26,17 +27,19 @@ _MARK = "gradient_coded"
 _VERSION = 1
 
 
+@dataclass(frozen=True)
 class Box:
     """A parameter's state, which torch hands through a load as it is.
 
-    Args:
+    Attributes:
         value: The state.
         steps: Its number of steps, where the state has none.
+        is_native: It is from a native state dict.
     """
 
-    def __init__(self, value: Any, steps: int | None) -> None:
-        self.value = value
-        self.steps = steps
+    value: Any
+    steps: Any
+    is_native: bool
 
 
 def give(optimizer: OptimizerWrapper, give_torch: Callable[[], dict[str, Any]], form: Format) -> dict[str, Any]:
@@ -68,7 +71,7 @@ def take(
     def boxed(_: Any, given: dict[str, Any]) -> dict[str, Any]:
         # The last of the hooks: whatever others have made of the state dict is here.
         steps = given.get(STEPS, {})
-        state = {number: Box(value, steps.get(number)) for number, value in given["state"].items()}
+        state = {number: Box(value, steps.get(number), STEPS in given) for number, value in given["state"].items()}
         return {**given, "state": state}
 
     handle = optimizer.register_load_state_dict_pre_hook(boxed)
@@ -80,15 +83,13 @@ def take(
 
 def unboxed(optimizer: OptimizerWrapper, state: Mapping[Any, Any]) -> OptimizerState:
     """Take the states that torch has handed through; all of them, or nothing is changed."""
-    taken = {key: (_taken(box.value, key), box.steps) for key, box in state.items()}
+    taken = {key: _taken(box, key) for key, box in state.items()}
+    steps = {key: _whole(box.steps, "the number of steps") for key, box in state.items() if box.steps is not None}
     store = optimizer.store
-    store.clear()
-    is_lossy = False
-    for key, (value, steps) in taken.items():
-        if isinstance(key, Tensor):
-            is_lossy |= optimizer.set_held_state(key, value, steps=steps)
-        else:
-            store.entries[key] = value
+    with store.all_or_nothing():
+        store.clear()
+        is_lossy = optimizer.set_held_states({key: one for key, one in taken.items() if isinstance(key, Tensor)}, steps)
+        store.entries |= {key: value for key, value in taken.items() if not isinstance(key, Tensor)}
     if is_lossy:
         say_once("the state that was loaded is in full precision, and was coded as the policy says")
     return OptimizerState(store)
@@ -102,21 +103,23 @@ def _given(value: Any, param: Tensor) -> Any:
     return {_MARK: _VERSION, **facts, "count": value.count, **parts}
 
 
-def _taken(value: Any, param: Any) -> Any:
+def _taken(box: Box, param: Any) -> Any:
     """Give a parameter's state in memory of its own, coded where it was given so."""
-    if not isinstance(value, Mapping):
-        return value
-    return {key: _one(part, key, param) for key, part in value.items()}
+    if not isinstance(box.value, Mapping):
+        return box.value
+    return {key: _one(part, key, param, box.is_native) for key, part in box.value.items()}
 
 
-def _one(value: Any, key: Any, param: Any) -> Any:
+def _one(value: Any, key: Any, param: Any, is_native: bool) -> Any:
     if isinstance(value, Mapping) and _MARK in value:
         return from_parts(value, key, param)
     if not isinstance(value, Tensor) or not isinstance(param, Tensor):
         return value
     if key == "step":
         return value.clone()
-    dtype = param.dtype if value.is_floating_point() and param.is_floating_point() else value.dtype
+    # Torch gives whatever it loads the dtype of the parameter; what comes from here has the dtype that it had.
+    is_cast = not is_native and value.is_floating_point() and param.is_floating_point()
+    dtype = param.dtype if is_cast else value.dtype
     return value.to(device=param.device, dtype=dtype, copy=True)
 
 
@@ -128,12 +131,17 @@ def from_parts(parts: Mapping[str, Any], key: Any, param: Tensor) -> Coded:
     """
     kind, codes, scales = parts.get("kind"), parts.get("codes"), parts.get("scales")
     dtype = getattr(torch, str(parts.get("dtype")), None)
+    number, count = (_whole(parts.get(name), f"{name} of {key}") for name in ("number", "count"))
     wanted = BLOCKWISE.get(str(kind)) or WIDTHS.get(str(kind))
     problem = None
     if parts.get(_MARK) != _VERSION or wanted is None:
         problem = f"{kind!r}, version {parts.get(_MARK)!r}, is a form that this version does not know"
-    elif not isinstance(codes, Tensor) or codes.dtype != wanted or not isinstance(dtype, torch.dtype):
+    elif not isinstance(codes, Tensor) or codes.dtype != wanted:
         problem = "its codes have another dtype"
+    elif not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        problem = f"it stands for {parts.get('dtype')!r}, which is no floating point dtype"
+    elif (scales is not None) != (kind in BLOCKWISE):
+        problem = "it has scales, or none, and its kind says otherwise"
     elif codes.shape != param.shape:
         problem = f"it has the shape {list(codes.shape)} and its parameter {list(param.shape)}"
     elif kind in BLOCKWISE and (
@@ -148,4 +156,10 @@ def from_parts(parts: Mapping[str, Any], key: Any, param: Tensor) -> Coded:
     codes = codes.to(param.device, copy=True)
     scales = None if kind not in BLOCKWISE or scales is None else scales.to(param.device, copy=True).contiguous()
     assert isinstance(dtype, torch.dtype), "it was checked"
-    return Coded(str(kind), codes, scales, dtype, int(parts.get("number", 0)), int(parts.get("count", 0)))
+    return Coded(str(kind), codes, scales, dtype, number, count)
+
+
+def _whole(value: Any, what: str) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise InvalidInputError(f"{what} can not be {value!r}: it is a whole number from 0", code="bad-state")
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +50,6 @@ class StateStore:
         entries: State as it is kept: `Coded`, `Packed`, `Counter`, or any value as it is.
         steps: Numbers of steps of parameters whose state has none.
         slots: What the kernels hold of the state; whoever changes an entry drops its slot.
-        next_number: What the lots of the next parameter are drawn from.
         choose: Says which codecs a parameter's state has.
     """
 
@@ -57,9 +57,9 @@ class StateStore:
     entries: dict[Any, Any] = field(default_factory=dict)
     steps: dict[Tensor, Counter] = field(default_factory=dict)
     slots: dict[Tensor, Any] = field(default_factory=dict)
-    next_number: int = 0
     choose: Callable[[Tensor, Mapping[Any, Any]], Mapping[Any, Codec]] | None = None
     _measured: dict[Any, dict[Tensor, tuple[float, float]]] = field(default_factory=dict)
+    _next_number: int | None = None
 
     def get_memory_usage(self) -> int:
         """Give the bytes that the state takes: codes, scales, what is kept in full, and 8 for each number."""
@@ -163,9 +163,11 @@ class StateStore:
         if codec.kind == FLOATS.get(value.dtype) and not codec.offload_to_cpu:
             return value
         number, count = 0, None
-        if codec.draws_lots(beta2):
+        if codec.kind == "fourth-root":
             is_known = isinstance(before, Coded) and before.kind == codec.kind
-            number, count = (before.number, before.count + 1) if is_known else (self.new_number(), 0)
+            number = before.number if is_known else self.new_number()
+            if codec.draws_lots(beta2):
+                count = before.count + 1 if is_known else 0
         coded = codec.encode_as(value, number=number, count=count)
         if not self.pin_memory:
             return coded
@@ -186,23 +188,42 @@ class StateStore:
         parts: tuple[dict[Tensor, Any], ...] = (self.entries, self.steps, self.slots, *self._measured.values())
         for part in parts:
             part.pop(param, None)
+        self._next_number = None
 
     def clear(self) -> None:
         """Forget all state."""
         for part in (self.entries, self.steps, self.slots, self._measured):
             part.clear()
+        self._next_number = None
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Undo what was taken and forgotten, if an exception leaves the block."""
+        parts: tuple[dict[Any, Any], ...] = (self.entries, self.steps, self.slots, self._measured)
+        before = [dict(part) for part in parts[:3]], {key: dict(value) for key, value in self._measured.items()}
+        try:
+            yield
+        except BaseException:
+            for part, content in zip(parts, (*before[0], before[1]), strict=True):
+                part.clear()
+                part.update(content)
+            self._next_number = None
+            raise
 
     def counter(self, param: Tensor) -> Counter:
         """Give the number of steps of a parameter whose state has none, to be counted up."""
         return self.steps.setdefault(param, Counter(0))
 
     def new_number(self) -> int:
-        """Give a number that no parameter has."""
-        self.next_number += 1
-        return self.next_number - 1
+        """Give what the lots of a tensor are drawn from: one more than any has, as after a resume."""
+        if self._next_number is None:
+            kept = (value for entry in self._by_parameter() for value in entry.values() if isinstance(value, Coded))
+            self._next_number = max((value.number + 1 for value in kept if value.kind == "fourth-root"), default=0)
+        self._next_number += 1
+        return self._next_number - 1
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "slots": {}, "choose": None, "_measured": {}}
+        return {**vars(self), "slots": {}, "choose": None, "_measured": {}, "_next_number": None}
 
     def __repr__(self) -> str:
         return f"StateStore({len(self.entries)} parameters, {self.get_memory_usage():,} bytes)"

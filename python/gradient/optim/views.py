@@ -6,6 +6,7 @@ Both are dicts to whoever asks, with nothing in the dict itself; every way in an
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +101,8 @@ class ParameterState(_View):
         return copy.deepcopy(self.copy(), memo)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # Whoever pickles it gets a plain dict, which torch.load(weights_only=True) takes.
-        return (dict, (), None, None, iter(self.items()))
+        # Whoever pickles it gets a dict; of the kinds of dict that torch.load(weights_only=True) takes, the nearest.
+        return (OrderedDict, (), None, None, iter(self.items()))
 
     def _entry(self) -> dict[Any, Any]:
         entry: dict[Any, Any] = self._store.entries.get(self._param, {})

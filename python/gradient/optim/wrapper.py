@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-from gradient.coded import Coded
+from gradient.coded import FLOATS, Coded
 from gradient.errors import InvalidInputError
 from gradient.optim import state_dicts
-from gradient.optim.codecs import Codec
+from gradient.optim.codecs import BuiltinCodec, Codec
 from gradient.optim.generic import GenericSteps
 from gradient.optim.kept import Counter, full, say_once
-from gradient.optim.native import RULES, NativeSteps
+from gradient.optim.native import RULES, NativeSteps, beta2_of
 from gradient.optim.policies import ParameterFacts, Policy
 from gradient.optim.store import StateStore, codec_for
 from gradient.optim.views import OptimizerState
@@ -57,6 +57,7 @@ class OptimizerWrapper(Optimizer):
     _store: StateStore
     _native: NativeSteps | None
     _generic: GenericSteps
+    _facts: dict[Tensor, ParameterFacts]
 
     def __new__(
         cls,
@@ -183,45 +184,43 @@ class OptimizerWrapper(Optimizer):
             for key, value in self._store.entries.get(param, {}).items()
         }
 
-    def set_held_state(self, param: Tensor, state: Mapping[Any, Any], /, steps: int | None = None) -> bool:
-        """Take the state of a parameter as `held_state` gives it; what is in full is coded as the policy says.
+    def set_held_states(self, states: Mapping[Tensor, Mapping[Any, Any]], steps: Mapping[Tensor, int], /) -> bool:
+        """Take the states of parameters as `held_state` gives them; what is in full is coded as the policy says.
 
         Args:
-            param: The parameter.
-            state: Its state; empty if it has none.
-            steps: How many steps it has had, where the state does not count them.
+            states: States by parameter; empty for one that has none.
+            steps: How many steps they have had, where the state does not count them.
 
         Returns:
-            Whether something was coded that had been in full, or otherwise.
+            Whether something has fewer bits now than it was given with.
+
+        Guarantees:
+            If it raises, nothing is changed.
         """
-        store = self._store
-        store.drop(param)
-        if not state:
-            return False
-        if steps is not None:
-            store.steps[param] = Counter(steps)
-        numbers = [value.number + 1 for value in state.values() if isinstance(value, Coded)]
-        store.next_number = max([store.next_number, *numbers])
-        lossy = {}
-        for key, codec in self._choose(param, state).items():
-            value = state[key]
-            held = value.kind if isinstance(value, Coded) else None
-            # A user's own codec is none of the kinds.
-            wanted = getattr(codec_for(key, codec), "kind", "")
-            if held != wanted and not (held is None and wanted == "float32"):
-                lossy[key] = codec
-        store.commit(param, state, lossy)
-        return bool(lossy)
+        store, is_lossy = self._store, False
+        beta2 = {param: beta2_of(group) for group in self.param_groups for param in group["params"]}
+        with store.all_or_nothing():
+            for param in states:
+                store.drop(param)
+            # What is taken as it is first: its numbers are not given away.
+            store.entries |= {param: dict(state) for param, state in states.items() if state}
+            store.steps |= {param: Counter(count) for param, count in steps.items() if states.get(param)}
+            for param, state in states.items():
+                codecs = self._choose(param, state) if state else {}
+                changed = {key: codec for key, codec in codecs.items() if _is_other(state[key], codec_for(key, codec))}
+                is_lossy |= any(_is_loss(state[key], codec_for(key, codec)) for key, codec in changed.items())
+                if changed:
+                    store.commit(param, state, changed, beta2=beta2.get(param))
+        return is_lossy
 
     def held_steps(self) -> dict[Tensor, int]:
         """Give the numbers of steps of parameters whose state does not count them."""
         return {param: counter.value for param, counter in self._store.steps.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = {**super().__getstate__(), "_settings": self._settings}
-        if isinstance(self._settings.model, nn.Module):
-            state["_settings"] = Settings(**{**vars(self._settings), "model": None})
-        return state
+        # What is known of the parameters goes along, and the model does not.
+        settings = Settings(**{**vars(self._settings), "model": None})
+        return {**super().__getstate__(), "_settings": settings, "_facts": self._facts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
@@ -231,7 +230,7 @@ class OptimizerWrapper(Optimizer):
             state["state"] = state_dicts.unboxed(self, held)
         super().__setstate__(state)
         if held is not None and isinstance(held, OptimizerState):
-            adopt(self, self._settings, held.store)
+            adopt(self, self._settings, held.store, self._facts)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class was made at run time: whoever unpickles makes it again.
@@ -279,28 +278,40 @@ class OptimizerWrapper(Optimizer):
 
     def _bind(self) -> None:
         """Tell the policy what is known of the parameters."""
-        facts: dict[Tensor, ParameterFacts] = {}
+        found: dict[Tensor, ParameterFacts] = {}
         model = self._settings.model
         models = model.values() if isinstance(model, Mapping) else [] if model is None else [model]
         for one in models:
             for prefix, module in one.named_modules():
                 for name, param in module.named_parameters(recurse=False):
-                    facts.setdefault(param, ParameterFacts(f"{prefix}.{name}" if prefix else name, module))
+                    found.setdefault(param, ParameterFacts(f"{prefix}.{name}" if prefix else name, type(module)))
+        facts: dict[Tensor, ParameterFacts] = {}
         for group in self.param_groups:
             names = group.get("param_names") or [None] * len(group["params"])
             for param, name in zip(group["params"], names, strict=True):
-                if param not in facts:
-                    facts[param] = ParameterFacts(name)
-        own = {param for group in self.param_groups for param in group["params"]}
-        self.policy.bind({param: fact for param, fact in facts.items() if param in own})
+                facts[param] = found.get(param) or self._facts.get(param) or ParameterFacts(name)
+        self.policy.bind(facts)
+        self._facts = facts
 
 
-def adopt(optimizer: OptimizerWrapper, settings: Settings, store: StateStore) -> None:
-    """Give an optimizer of a generated class what it needs."""
+def adopt(
+    optimizer: OptimizerWrapper,
+    settings: Settings,
+    store: StateStore,
+    facts: Mapping[Tensor, ParameterFacts] | None = None,
+) -> None:
+    """Give an optimizer of a generated class what it needs.
+
+    Args:
+        optimizer: The optimizer.
+        settings: What it is wrapped with.
+        store: Its state.
+        facts: What is known of its parameters already.
+    """
     rule = RULES.get(optimizer.inner_class)
     store.choose = optimizer._choose
     vars(optimizer).pop("_step_supports_amp_scaling", None)
-    optimizer._settings, optimizer._store = settings, store
+    optimizer._settings, optimizer._store, optimizer._facts = settings, store, dict(facts or {})
     optimizer.last_step_timings = {}
     measure = settings.measure_error
     optimizer._native = None if rule is None else NativeSteps(store, settings.policy, rule, measure=measure)
@@ -311,6 +322,23 @@ def adopt(optimizer: OptimizerWrapper, settings: Settings, store: StateStore) ->
     optimizer._bind()
     if issubclass(optimizer.inner_class, PASSED_THROUGH):
         say_once(f"{optimizer.inner_class.__name__} keeps its state in full precision: it is no state by parameter")
+
+
+def _is_other(value: Any, codec: Codec) -> bool:
+    """Tell whether a codec keeps a value otherwise than it is."""
+    if not isinstance(codec, BuiltinCodec):
+        return True
+    if isinstance(value, Coded):
+        return value.kind != codec.kind
+    return not isinstance(value, Tensor) or FLOATS.get(value.dtype) != codec.kind or codec.offload_to_cpu
+
+
+def _is_loss(value: Any, codec: Codec) -> bool:
+    """Tell whether a codec keeps less of a value than there is."""
+    if not isinstance(codec, BuiltinCodec):
+        return True
+    held = value.kind if isinstance(value, Coded) else FLOATS.get(value.dtype) if isinstance(value, Tensor) else ""
+    return codec.kind not in ("float32", held) or (isinstance(value, Tensor) and value.dtype == torch.float64)
 
 
 def inner_step(kind: type[Optimizer]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from gradient.errors import InvalidInputError
 from gradient.optim.kept import say_once
 from gradient.optim.policies import EightBitPolicy, Policy
-from gradient.optim.store import StateStore, codec_for
+from gradient.optim.store import StateStore
 from gradient.optim.wrapper import OptimizerWrapper, Settings, adopt, repeat_schedulers_patch, wrapped_class
 
 
@@ -81,23 +81,15 @@ def wrap(
         optimizer._patch_step_function()
         repeat_schedulers_patch(optimizer)
         adopt(optimizer, settings, StateStore(pin_memory=settings.pin_memory))  # type: ignore[arg-type]
-        for param, held in state.items():
-            # Asked before anything is given up.
-            if isinstance(param, Tensor):
-                for key, codec in optimizer._choose(param, held).items():  # type: ignore[attr-defined]
-                    codec_for(key, codec)
+        is_lossy = optimizer.set_held_states(  # type: ignore[attr-defined]
+            {param: held for param, held in state.items() if isinstance(param, Tensor)}, {}
+        )
+        optimizer.state.update({key: held for key, held in state.items() if not isinstance(key, Tensor)})
     except BaseException:
         optimizer.__class__ = kind
         vars(optimizer).clear()
         vars(optimizer).update(before)
         raise
-    is_lossy = False
-    for param in list(state):
-        if not isinstance(param, Tensor):
-            optimizer.state[param] = state.pop(param)
-            continue
-        # What is in full is given up as it is coded.
-        is_lossy |= bool(optimizer.set_held_state(param, state.pop(param)))  # type: ignore[attr-defined]
     if is_lossy:
         say_once("the optimizer had state in full precision, which was coded as the policy says")
     return optimizer

@@ -194,14 +194,19 @@ class OptimizerPart(Part):
         steps: dict[str, int],
         plan: RestorePlan,
     ) -> None:
-        is_lossy = False
+        by_name = {name: parameter for name, parameter in by_name.items() if name in kept}
+        if isinstance(self.optimizer, CompressedOptimizer):
+            states = {parameter: state.get(name, {}) for name, parameter in by_name.items()}
+            counted = {by_name[name]: count for name, count in steps.items() if name in by_name}
+            if self.optimizer.set_held_states(states, counted):
+                plan.messages.append(
+                    f"{self.where}: the commit has state in more bits than the policy of the wrapped optimizer gives "
+                    "it; what it had beyond them is lost here"
+                )
+            return
         for name, parameter in by_name.items():
-            if name not in kept:
-                continue
             values = state.get(name)
-            if isinstance(self.optimizer, CompressedOptimizer):
-                is_lossy |= self.optimizer.set_held_state(parameter, values or {}, steps=steps.get(name))
-            elif values:
+            if values:
                 live = self.optimizer.state[parameter]
                 live.clear()
                 live.update(
@@ -209,11 +214,6 @@ class OptimizerPart(Part):
                 )
             else:
                 self.optimizer.state.pop(parameter, None)
-        if is_lossy:
-            plan.messages.append(
-                f"{self.where}: the commit has state in more bits than the policy of the wrapped optimizer gives it; "
-                "what it had beyond them is lost here"
-            )
 
     def _set_groups(self, pairs: list[GroupPair], rebuilt: list[dict[str, Any]], hyperparameters: str) -> None:
         # A tensor that the commit's tensor was read into is taken: no number equals this one.

@@ -24,11 +24,11 @@ class ParameterFacts:
 
     Attributes:
         name: Its name in the model, or in the group's `param_names`; None if nobody said.
-        module: The module that has it; None if nobody said.
+        module: The type of the module that has it; None if nobody said.
     """
 
     name: str | None = None
-    module: nn.Module | None = None
+    module: type[nn.Module] | None = None
 
 
 class Policy(ABC):

@@ -36,7 +36,7 @@ class Rule:
         """Tell whether a parameter is meant."""
         if self.name is not None and not fnmatch.fnmatchcase(facts.name or "", self.name):
             return False
-        if self.module is not None and not isinstance(facts.module, self.module):
+        if self.module is not None and not (facts.module and issubclass(facts.module, self.module)):
             return False
         return self.shape is None or bool(self.shape(param.shape))
 
@@ -90,5 +90,5 @@ class SelectivePolicy(Policy):
         return min((change for change in changes if change is not None), default=None)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Parameters and modules are the run's; `wrap` binds them again.
+        # Parameters are the run's; whoever takes a copy binds its own.
         return {**vars(self), "_facts": {}}
