@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,11 +23,12 @@ def enable_gradient_checkpointing(model: nn.Module, use_reentrant: bool = True) 
     enable: Any = getattr(model, "gradient_checkpointing_enable", None)
     if enable is None:
         return False
-    try:
-        enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
-    except TypeError:
-        # Older models take nothing.
-        enable()
+    taken = inspect.signature(enable).parameters
+    takes_options = "gradient_checkpointing_kwargs" in taken or any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken.values()
+    )
+    # Older models take nothing.
+    enable(**({"gradient_checkpointing_kwargs": {"use_reentrant": use_reentrant}} if takes_options else {}))
     return True
 
 

@@ -182,6 +182,24 @@ class OptimizerState(_View):
     def __contains__(self, param: object) -> bool:
         return param in self.store.entries
 
+    def pop(self, param: Any, *default: Any) -> Any:
+        """Take the state of a parameter out, in full."""
+        if param not in self.store.entries:
+            if default:
+                return default[0]
+            raise KeyError(param)
+        state = self[param]
+        state = state.copy() if isinstance(state, ParameterState) else state
+        self.store.drop(param)
+        return state
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Take out the state that came last, in full."""
+        if not self.store.entries:
+            raise KeyError("no parameter has state")
+        param = next(reversed(self.store.entries))
+        return param, self.pop(param)
+
     def clear(self) -> None:
         """Forget all state."""
         self.store.clear()
