@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gradient.errors import InvalidInputError
+
 _BLOCK = 64
 _PIECE = 1 << 22
 """Elements that are worked on at a time, about."""
@@ -25,9 +27,7 @@ _MASK = 0xFFFFFFFF
 
 def encode(kind: str, values: Tensor, codes: Tensor, scales: Tensor, row_len: int, lot: tuple[int, int] | None) -> None:
     """Code `values`, one dimension, into `codes` and `scales`."""
-    if kind == "fourth-root" and bool((values < 0).any()):
-        from gradient.errors import InvalidInputError
-
+    if kind == "fourth-root" and values.numel() and bool(values.amin() < 0):
         raise InvalidInputError("a second moment has a number that is less than zero")
     key = None if lot is None else lot_key(*lot)
     first = 0

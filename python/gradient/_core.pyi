@@ -415,8 +415,8 @@ def check_name(name: str, what: str = "branch") -> None:
 Floating: TypeAlias = Literal["float32", "bfloat16", "float16"]
 """A dtype that a step computes with."""
 
-Moment: TypeAlias = tuple[Buffer, Buffer] | tuple[Buffer, Floating]
-"""A moment, writable and contiguous, as uint8: codes and their float32 scales; or floats and what they are."""
+Moment: TypeAlias = tuple[object, object] | tuple[object, Floating]
+"""A moment, as contiguous tensors of uint8: codes and their float32 scales; or floats and what they are."""
 
 @final
 class Moments:

@@ -97,7 +97,13 @@ class Coded:
 
 
 def encode(
-    values: Tensor, kind: str, *, number: int = 0, count: int | None = None, device: torch.device | str | None = None
+    values: Tensor,
+    kind: str,
+    *,
+    number: int = 0,
+    count: int | None = None,
+    device: torch.device | str | None = None,
+    into: Coded | None = None,
 ) -> Coded:
     """Code a tensor.
 
@@ -108,6 +114,7 @@ def encode(
         number: What lots are drawn from.
         count: How often it was coded by lot before, for codes drawn by lot; None rounds to the nearest.
         device: Where the codes go; default: where the values are.
+        into: Codes whose memory is taken, if it fits.
 
     Raises:
         InvalidInputError: The values are not floating point; or a number is negative where none may be.
@@ -122,7 +129,10 @@ def encode(
         raise InvalidInputError(f"{kind} codes floating point values and no {values.dtype}")
     if kind in WIDTHS:
         return Coded(kind, values.to(WIDTHS[kind], copy=True).to(device or values.device), None, values.dtype)
-    codes = zeros(values, kind, number=number, count=count or 0)
+    if kind == "fourth-root" and into is not None and values.numel() and bool(values.amin() < 0):
+        # The kernels ask for themselves, and have written something by then.
+        raise InvalidInputError("a second moment has a number that is less than zero")
+    codes = zeros(values, kind, number=number, count=count or 0, into=into)
     source = values if values.dtype in FLOATS else values.float()
     if source.stride() != codes.codes.stride():
         source = torch.empty_like(codes.codes, dtype=source.dtype).copy_(source)
@@ -140,30 +150,36 @@ def encode(
     return Coded(kind, codes.codes.to(device), codes.scales.to(device), values.dtype, number, codes.count)
 
 
-def settle(values: Tensor, before: Coded, grad: Tensor, least: float) -> None:
+def settle(values: Tensor, before: Coded, factor: float) -> None:
     """Let first moments decay whose gradient has died down: in place, so much that they lose a code when coded again.
 
     Rounded to the nearest, a small code of a moment that decays would come back as itself for ever.
 
     Args:
         values: The moments after a step.
-        before: How they were coded before it, as signed square roots, with the same strides.
-        grad: The gradients that came to them.
-        least: A gradient is mentioned that is more than this part of the moment; with 0, every one that is not zero.
+        before: How they were coded before it, as signed square roots.
+        factor: How much of itself a moment keeps a step. What was added is told by that, and is next to nothing where a
+            gradient would be an eighth of the moment at most.
     """
-    if grad.stride() != values.stride():
-        grad = torch.empty_like(values).copy_(grad)
-    all_values, all_grads = flat(values), flat(grad)
+    if values.shape != before.shape or factor >= 1:
+        return
+    placed = values if values.stride() == before.codes.stride() else torch.empty_like(before.codes, dtype=values.dtype)
+    if placed is not values:
+        placed.copy_(values)
+    all_values = flat(placed)
     for piece, part in _pieces(before):
-        own, gone = all_values[piece], all_grads[piece].abs()
-        idle = gone < own.abs() * least if least else gone == 0
+        own, old = all_values[piece], part.decode(values.device).reshape(-1)
+        kept = old * factor
+        added = own - kept
+        idle = added.abs() < old.abs() * ((1 - factor) / 8)
         if not bool(idle.any()):
             continue
         # Codes c - 1 and c meet at (c - 1/2)^2, which is a quarter more than c^2 - c.
-        codes = part.codes.to(values.device).abs().clamp(min=1)
-        below = part.decode(values.device) * (1 - codes.to(part.dtype).reciprocal())
-        below = below.reshape(-1)
-        own.copy_(torch.where(idle & (below.abs() < own.abs()), below, own))
+        codes = part.codes.to(values.device).abs().clamp(min=1).reshape(-1)
+        below = old * (1 - codes.to(old.dtype).reciprocal())
+        own.copy_(torch.where(idle & (below.abs() < kept.abs()), below + added, own))
+    if placed is not values:
+        values.copy_(placed)
 
 
 def _pieces(whole: Coded) -> Iterator[tuple[slice, Coded]]:
@@ -184,8 +200,15 @@ def _pieces(whole: Coded) -> Iterator[tuple[slice, Coded]]:
             yield slice(row + column, stop), Coded(whole.kind, codes, scales, whole.dtype)
 
 
-def zeros(like: Tensor, kind: str, *, number: int = 0, count: int = 0) -> Coded:
-    """Code a tensor of zeros: shape, memory order, dtype and device are those of `like`, as far as it is dense."""
+def zeros(like: Tensor, kind: str, *, number: int = 0, count: int = 0, into: Coded | None = None) -> Coded:
+    """Code a tensor of zeros: shape, memory order, dtype and device are those of `like`, as far as it is dense.
+
+    Memory that is taken from `into` is left as it is, to be written.
+    """
+    if into is not None and (into.kind, into.shape, into.codes.device) == (kind, like.shape, like.device):
+        dense = row_len(like) is not None
+        if kind in BLOCKWISE and (into.codes.stride() == like.stride() if dense else into.codes.is_contiguous()):
+            return Coded(kind, into.codes, into.scales, like.dtype, number, count)
     codes = torch.zeros_like(like, dtype=BLOCKWISE.get(kind) or WIDTHS[kind], requires_grad=False)
     if kind in WIDTHS:
         return Coded(kind, codes, None, like.dtype)

@@ -323,24 +323,25 @@ def test_idle_first_moments_lose_a_code_and_others_nothing_whatever_is_done_at_a
     torch.manual_seed(0)
     given = SHAPES[name]()
     before = coded.encode(given, "signed-sqrt")
-    values = before.decode()
-    # The largest of a block stay as they are, and so does its scale.
+    old = before.decode()
+    # The largest of a block stay as they are, and so does its scale. A gradient of more than an eighth is noticed.
     is_largest = before.codes.abs() == 127
-    values[~is_largest] *= 0.999
-    grad = torch.where(is_largest, 1.0, torch.rand(values.shape) * 0.25) * values.abs()
-    idle = grad < values.abs() * 0.125
+    parts = torch.where(is_largest, 1.0, torch.where(torch.rand(old.shape) < 0.5, 0.01, 0.126))
+    values = 0.999 * old + 0.001 * parts * old
+    idle = parts < 0.125
     expected = coded.encode(values, "signed-sqrt").codes
-    coded.settle(values, before, grad.contiguous(), 0.125)
+    coded.settle(values, before, 0.999)
     found = coded.encode(values, "signed-sqrt").codes
     assert found[~idle].equal(expected[~idle])
     assert found[idle].equal((before.codes - before.codes.sign())[idle])
 
 
-def test_a_first_moment_with_any_gradient_is_not_idle_where_none_is_asked_for():
+@pytest.mark.parametrize("added", [0.2, -0.2, 3.0, -3.0])
+def test_a_moment_to_which_anything_is_added_is_not_idle(added):
     before = coded.encode(torch.randn(4, 64), "signed-sqrt")
-    values, grad = before.decode(), torch.zeros(4, 64)
-    grad[:, ::2] = 1e-30
+    old = before.decode()
+    # Weight decay, say, which no gradient shows.
+    values = 0.9 * old + 0.1 * added * old
     kept = values.clone()
-    coded.settle(values, before, grad, 0.0)
-    assert values[:, ::2].equal(kept[:, ::2])
-    assert bool((values.abs() < kept.abs())[:, 1::2][before.codes[:, 1::2] != 0].all())
+    coded.settle(values, before, 0.9)
+    assert values.equal(kept)

@@ -1,7 +1,8 @@
 """Steps by the optimizer's own code, one parameter at a time: decoded, stepped, coded again.
 
-The optimizer sees one group with the parameters of the moment and nothing else. What it changes of its own numbers (a
-count of steps in the group, say) is put back before each part, and has to come out the same from all of them.
+The optimizer sees one group with the parameters of the moment and nothing else: one that is large, or small ones that
+are no more together. What it changes of its own (a count of steps in the group, say) is put back before each part, and
+has to come out the same from all of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gradient import coded
 from gradient.coded import Coded
 from gradient.errors import InvalidInputError
 from gradient.optim.kept import Counter, Packed, full
+from gradient.optim.lion import Lion
 from gradient.optim.native import beta2_of
 from gradient.optim.store import StateStore
 from gradient.optim.views import Facts
@@ -26,10 +28,10 @@ from gradient.optim.views import Facts
 if TYPE_CHECKING:
     from gradient.optim.policies import Policy
 
-_PLAIN = (bool, int, float, complex, str, type(None), tuple)
-_AVERAGES = frozenset({"exp_avg"})
-"""First moments that are averages of gradients; the others are sums of them."""
+_SCALARS = (bool, int, float, complex, str, type(None), tuple)
 _CONTAINERS = (list, dict, set)
+_TOGETHER = 1 << 18
+"""Elements of parameters that are stepped together, if no parameter has more."""
 _NO_FIELDS = frozenset({"defaults", "param_groups", "state", "params", "param_names"})
 """What is the optimizer's or a part's own in any case."""
 
@@ -38,94 +40,109 @@ class GenericSteps:
     """The generic path of one optimizer.
 
     Args:
-        optimizer: The optimizer; its groups and state are swapped while its own code runs.
         step: Its own step, without hooks.
         store: Where its state is.
         policy: Which codecs that has.
-        trusted: The class is known to step each parameter by itself.
+        is_trusted: The class is known to step each parameter by itself.
         measure: Measure the errors of what is coded.
     """
 
     def __init__(
         self,
-        optimizer: Optimizer,
         step: Callable[[Optimizer], Any],
         store: StateStore,
         policy: Policy,
         *,
-        trusted: bool,
+        is_trusted: bool,
         measure: bool = False,
     ) -> None:
-        self.optimizer = optimizer
         self.store = store
         self.policy = policy
         self.measure = measure
         self._step = step
-        self._trusted = trusted
+        self._is_known = is_trusted
+        self._is_trusted = is_trusted
 
-    def step(self, work: list[tuple[dict[str, Any], list[Tensor]]]) -> None:
+    def step(self, optimizer: Optimizer, work: list[tuple[dict[str, Any], list[Tensor]]]) -> None:
         """Do a step.
 
         Args:
+            optimizer: The optimizer; its groups and state are swapped while its own code runs.
             work: Groups and those of their parameters that are stepped here.
 
         Raises:
-            InvalidInputError: The optimizer keeps something for all parameters together (`not-per-parameter`); in
-                the first step, after which everything is as it was.
+            InvalidInputError: The optimizer keeps something for all parameters together (`not-per-parameter`).
+
+        Guarantees:
+            If the first step raises that a class of somebody else does, everything is as it was.
         """
         parts = [(group, part) for group, params in work for part in self._parts(params)]
-        own = _plain(vars(self.optimizer))
+        fields, live = vars(optimizer), dict(vars(optimizer))
+        own = self._plain(live)
         agreed: dict[str, Any] | None = None
         groups: dict[int, dict[str, Any]] = {}
         undo: list[tuple[Tensor, Tensor, dict[Any, Any] | None, Counter | None]] = []
         try:
             for group, params in parts:
-                if not self._trusted:
+                if not self._is_trusted:
                     undo += [(param, param.detach().clone(), *self._copy(param)) for param in params]
                 # Copies: what a part appends to a list is not there for the next.
-                vars(self.optimizer).update(_plain(own))
-                after = self._part(group, params)
-                fields = _plain(vars(self.optimizer))
-                agreed = fields if agreed is None else agreed
-                self._compare(agreed, fields, "the optimizer's")
-                self._compare(groups.setdefault(id(group), after), after, "a group's")
-        except InvalidInputError:
-            for key in _plain(vars(self.optimizer)).keys() - own.keys():
-                del vars(self.optimizer)[key]
-            vars(self.optimizer).update(own)
+                fields.update(self._plain(own))
+                after = self._part(optimizer, group, params)
+                changed = self._plain(fields)
+                agreed = changed if agreed is None else agreed
+                _compare(optimizer, agreed, changed, "the optimizer's")
+                _compare(optimizer, groups.setdefault(id(group), after), after, "a group's")
+        except BaseException:
+            for key in self._plain(fields).keys() - own.keys():
+                del fields[key]
+            fields.update({key: live[key] for key in own})
             for param, values, entry, count in reversed(undo):
                 param.detach().copy_(values)
                 self.store.drop(param)
                 self.store.entries |= {} if entry is None else {param: entry}
                 self.store.steps |= {} if count is None else {param: count}
             raise
-        self._trusted = True
+        self._is_trusted = True
+        fields.update({key: live[key] for key in own})
+        _write(fields, agreed or {})
         for group, _ in work:
-            group.update(groups.get(id(group), {}))
+            _write(group, groups.get(id(group), {}))
 
     def _parts(self, params: list[Tensor]) -> list[list[Tensor]]:
-        """Cut parameters into those whose state is in full, all together, and the others, one by one."""
-        entries = self.store.entries
+        """Cut parameters into those whose state is in full, all together, and the others, as many as fit at a time."""
+        entries, steps = self.store.entries, self.store.steps
         in_full = [
             param
             for param in params
-            if entries.get(param) and not any(isinstance(value, Coded | Packed) for value in entries[param].values())
+            if (entries.get(param) or param in steps)
+            and not any(isinstance(value, Coded | Packed) for value in entries.get(param, {}).values())
         ]
         together = set(map(id, in_full))
-        return [*([in_full] if in_full else []), *([param] for param in params if id(param) not in together)]
+        parts = [in_full] if in_full else []
+        room, most = 0, max((param.numel() for param in params), default=0)
+        most = max(most, _TOGETHER) if self._is_trusted else 0
+        for param in params:
+            if id(param) in together:
+                continue
+            if parts and parts[-1] is not in_full and param.numel() <= room:
+                parts[-1].append(param)
+            else:
+                parts.append([param])
+                room = most
+            room -= param.numel()
+        return parts
 
     def _copy(self, param: Tensor) -> tuple[dict[Any, Any] | None, Counter | None]:
-        """Copy a parameter's state, which the optimizer changes where it is in full, and its number of steps."""
+        """Copy a parameter's state, which a step changes where it is, and its number of steps."""
         entry, counter = self.store.entries.get(param), self.store.steps.get(param)
         count = None if counter is None else Counter(counter.value)
-        if entry is None:
-            return None, count
-        return {key: value.clone() if isinstance(value, Tensor) else value for key, value in entry.items()}, count
+        return None if entry is None else {key: _copied(value) for key, value in entry.items()}, count
 
-    def _part(self, group: dict[str, Any], params: list[Tensor]) -> dict[str, Any]:
-        """Run the optimizer on some parameters of a group, and keep their state; returns the group's numbers."""
-        optimizer, entries = self.optimizer, self.store.entries
-        part = {**group, **_plain(group), "params": params}
+    def _part(self, optimizer: Optimizer, group: dict[str, Any], params: list[Tensor]) -> dict[str, Any]:
+        """Run the optimizer on some parameters of a group, and keep their state; returns the group's values."""
+        entries = self.store.entries
+        part = {**group, **self._plain(group), "params": params}
         if "param_names" in group:
             names = {id(param): name for param, name in zip(group["params"], group["param_names"], strict=True)}
             part["param_names"] = [names[id(param)] for param in params]
@@ -143,12 +160,12 @@ class GenericSteps:
         finally:
             fields.update(before)
         for param in params:
-            self._keep(param, state.pop(param, {}), beta2_of(group))
+            self._keep(optimizer, group, param, state.pop(param, {}))
         for key in state:
-            raise self._refusal(f"its state {key!r} belongs to no parameter")
-        return _plain(part)
+            raise _refusal(optimizer, f"its state {key!r} belongs to no parameter")
+        return self._plain(part)
 
-    def _keep(self, param: Tensor, state: Mapping[Any, Any], beta2: float | None) -> None:
+    def _keep(self, optimizer: Optimizer, group: Mapping[str, Any], param: Tensor, state: Mapping[Any, Any]) -> None:
         if "step" in state:
             number = int(state["step"])
         else:
@@ -156,48 +173,89 @@ class GenericSteps:
             counter.value += 1
             number = counter.value
         codecs = self.policy.get_codecs(param, Facts(state), number)
+        if group.get("differentiable"):
+            # Whoever differentiates through a step has its graph in the state.
+            codecs = {}
         for key, value in state.items():
-            self._settle(param, key, value)
-        self.store.commit(param, state, codecs, beta2=beta2, measure=self.measure)
+            before, factor = self.store.entries.get(param, {}).get(key), kept_part(optimizer, group, key)
+            if factor is not None and isinstance(before, Coded) and before.kind == "signed-sqrt":
+                coded.settle(value, before, factor)
+        self.store.commit(param, state, codecs, beta2=beta2_of(group), measure=self.measure)
 
-    def _settle(self, param: Tensor, key: Any, value: Any) -> None:
-        """Let a first moment decay whose gradient has died down, as the kernels do."""
-        before, grad = self.store.entries.get(param, {}).get(key), param.grad
-        if not isinstance(before, Coded) or before.kind != "signed-sqrt":
-            return
-        if grad is None or grad.layout is not torch.strided or value.shape != grad.shape:
-            return
-        if value.stride() == before.codes.stride():
-            # An average is compared with what comes to it; a sum is many times that, and idle only where nothing comes.
-            coded.settle(value, before, grad, 0.125 if key in _AVERAGES else 0.0)
+    def _plain(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Give copies of what fields or groups have of plain values.
 
-    def _compare(self, expected: Mapping[str, Any], found: Mapping[str, Any], whose: str) -> None:
-        for key in expected.keys() | found.keys():
-            if repr(expected.get(key)) != repr(found.get(key)):
-                raise self._refusal(
-                    f"{whose} {key} depends on all parameters together "
-                    f"({expected.get(key)!r} and {found.get(key)!r} from two of them)"
-                )
-
-    def _refusal(self, why: str) -> InvalidInputError:
-        kind = getattr(self.optimizer, "inner_class", type(self.optimizer)).__name__
-        return InvalidInputError(
-            f"{kind} can not be wrapped: {why}",
-            code="not-per-parameter",
-            hint="use the optimizer as it is; its state stays in full precision",
-        )
+        Of a class that is not known that includes lists and tensors, which it may change where they are.
+        """
+        return {
+            key: value if isinstance(value, _SCALARS) else copy.deepcopy(value)
+            for key, value in fields.items()
+            if key not in _NO_FIELDS and _is_plain(value, deep=not self._is_known)
+        }
 
 
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the fields that are plain values, or lists and dicts of those; copies, which nothing else changes."""
-    return {
-        key: copy.deepcopy(value) if type(value) in _CONTAINERS else value
-        for key, value in fields.items()
-        if key not in _NO_FIELDS and _is_plain(value)
-    }
+def kept_part(optimizer: Optimizer, group: Mapping[str, Any], key: Any) -> float | None:
+    """Give how much of itself a first moment keeps a step; None if the group does not say."""
+    if key == "momentum_buffer" and "momentum" in group:
+        return float(group["momentum"])
+    betas = group.get("betas")
+    if key != "exp_avg" or betas is None:
+        return None
+    return float(betas[1 if isinstance(optimizer, Lion) else 0])
 
 
-def _is_plain(value: Any) -> bool:
-    if type(value) in _CONTAINERS:
-        return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, _PLAIN)
+def _is_plain(value: Any, *, deep: bool) -> bool:
+    if deep and type(value) in _CONTAINERS:
+        return all(_is_plain(item, deep=True) for item in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, _SCALARS) or (deep and type(value) is Tensor and not value.requires_grad)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Coded):
+        scales = None if value.scales is None else value.scales.clone()
+        return Coded(value.kind, value.codes.clone(), scales, value.dtype, value.number, value.count)
+    return value.clone() if isinstance(value, Tensor) else copy.copy(value) if isinstance(value, Counter) else value
+
+
+def _same(one: Any, two: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(two, Tensor):
+        return one.shape == two.shape and one.dtype == two.dtype and bool(torch.isclose(one, two, 0, 0, True).all())
+    if type(one) is not type(two):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(_same(one[key], two[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(two) and all(map(_same, one, two))
+    # Numbers that are none are the same number here.
+    return repr(one) == repr(two)
+
+
+def _compare(optimizer: Optimizer, expected: Mapping[str, Any], found: Mapping[str, Any], whose: str) -> None:
+    for key in expected.keys() | found.keys():
+        if not _same(expected.get(key), found.get(key)):
+            raise _refusal(
+                optimizer,
+                f"{whose} {key} depends on all parameters together "
+                f"({expected.get(key)!r} and {found.get(key)!r} from two of them)",
+            )
+
+
+def _write(live: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Give fields the values that they have after a step; a tensor stays the tensor that it is."""
+    for key, value in values.items():
+        now = live.get(key)
+        if key in live and _same(now, value):
+            continue
+        if isinstance(now, Tensor) and isinstance(value, Tensor) and now.shape == value.shape:
+            now.copy_(value)
+        else:
+            live[key] = value
+
+
+def _refusal(optimizer: Optimizer, why: str) -> InvalidInputError:
+    kind = getattr(optimizer, "inner_class", type(optimizer)).__name__
+    return InvalidInputError(
+        f"{kind} can not be wrapped: {why}",
+        code="not-per-parameter",
+        hint="use the optimizer as it is; its state stays in full precision",
+    )

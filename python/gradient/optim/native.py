@@ -92,6 +92,7 @@ class Slot:
         counter: Its number of steps.
         first: It has had no step.
         codec: The codec of the second moment; None if that is in full or not there.
+        in_full: Moments that are tensors in the optimizer's state, and where they are in memory.
         until: The step at which its codecs may change; None if they never do.
         shape: The parameter's shape, as are the others.
     """
@@ -105,11 +106,16 @@ class Slot:
     dtype: torch.dtype
     stride: tuple[int, ...]
     contiguous: bool
+    in_full: list[tuple[Tensor, int]]
 
     def fits(self, param: Tensor) -> bool:
-        """Tell whether the parameter still is what it was."""
+        """Tell whether the parameter still is what it was, and the state that others see is where it was."""
         return (
-            param.dtype is self.dtype and param.shape == self.shape and param.stride() == self.stride and param.is_cpu
+            param.dtype is self.dtype
+            and param.shape == self.shape
+            and param.stride() == self.stride
+            and param.is_cpu
+            and all(tensor.data_ptr() == address for tensor, address in self.in_full)
         )
 
     def view(self, tensor: Tensor) -> Tensor:
@@ -138,15 +144,16 @@ class NativeSteps:
         self.measure = measure
 
     def takes(self, param: Tensor) -> bool:
-        """Tell whether the kernels step this parameter, whose gradient is there."""
+        """Tell whether the kernels step this parameter; nothing is changed.
+
+        Raises:
+            InvalidInputError: It has another shape than its state.
+        """
         grad = param.grad
-        if grad is None or grad.layout is not torch.strided or type(grad) not in _EXACT:
-            # Nothing is made ready: zeros would not be what the optimizer's own first step begins with.
+        if grad is None or grad.layout is not torch.strided or type(grad) not in _EXACT or grad.dtype != param.dtype:
             return False
         slot = self.store.slots.get(param)
-        if slot is None or not slot.fits(param):
-            slot = self._prepare(param)
-        return slot is not None
+        return (slot is not None and slot.fits(param)) or self._codecs(param) is not None
 
     def step(self, work: list[tuple[Mapping[str, Any], list[Tensor]]], factor: float) -> None:
         """Do a step on parameters that `takes` has said yes to.
@@ -155,19 +162,24 @@ class NativeSteps:
             work: Groups and their parameters.
             factor: What gradients are multiplied by.
         """
+        for _, params in work:
+            for param in params:
+                slot = self.store.slots.get(param)
+                if slot is None or not slot.fits(param):
+                    self._prepare(param)
         calls, stepped = [], []
         for group, params in work:
             sign = -factor if group.get("maximize") else factor
             buckets: dict[tuple[int, bool, bool], list[tuple[Any, Tensor, Tensor]]] = {}
             by_lot: dict[int, bool] = {}
             for param in params:
-                slot: Slot = self.store.slots[param]
+                slot = self.store.slots[param]
                 codec = slot.codec
                 if id(codec) not in by_lot:
                     by_lot[id(codec)] = codec is not None and codec.draws_lots(beta2_of(group))
                 key = (slot.counter.value + 1 if self.rule.counts else 0, by_lot[id(codec)], slot.first)
                 if param.numel():
-                    views = slot.view(param), slot.view(param.grad)  # type: ignore[arg-type]
+                    views = slot.view(param), slot.view(param.grad)
                     buckets.setdefault(key, []).append((slot.moments, *views))
                 stepped.append((param, slot, key, group, sign))
             calls += [(self.rule.settings(group, number, sign, lot, first), entries)
@@ -187,83 +199,85 @@ class NativeSteps:
             if slot.until is not None and slot.counter.value >= slot.until:
                 self._recode(param, slot.counter.value, beta2_of(group))
 
-    def forget_unstepped(self) -> None:
-        """Drop what was made ready for the first step of a parameter: the step is not done."""
-        store = self.store
-        for param, slot in list(store.slots.items()):
-            if slot.first and not slot.counter.value:
-                made = (*self.rule.keys, "step")
-                rest = {key: value for key, value in store.entries[param].items() if key not in made}
-                store.drop(param)
-                if rest:
-                    store.entries[param] = rest
-
-    def _prepare(self, param: Tensor) -> Slot | None:
-        """Make what the kernels take, and the state of a parameter that has none; None if they do not take it."""
+    def _codecs(self, param: Tensor) -> dict[str, BuiltinCodec | None] | None:
+        """Say how each moment is kept; None if the kernels do not take the parameter."""
         if not param.is_cpu or param.dtype not in FLOATS or type(param) not in _EXACT or coded.row_len(param) is None:
             return None
         entry = self.store.entries.get(param, {})
-        first = entry.get(self.rule.keys[0]) is None
-        preview = dict(entry)
+        preview = {key: param.new_zeros(()).expand(param.shape) for key in self.rule.keys}
+        preview |= {key: value for key, value in entry.items() if value is not None}
+        asked = self.policy.get_codecs(param, Facts(preview), max(self._counter(param).value, 1))
+        codecs: dict[str, BuiltinCodec | None] = {}
         for key in self.rule.keys:
-            if entry.get(key) is None:
-                preview[key] = param.new_zeros(()).expand(param.shape)
-        counter = Counter.of(entry.get("step", 0)) if self.rule.counts else self.store.counter(param)
-        codecs = self.policy.get_codecs(param, Facts(preview), max(counter.value, 1))
-        moments: dict[str, Any] = {}
-        chosen: dict[str, Codec] = {}
-        for key in self.rule.keys:
-            codec = codecs.get(key)
-            if codec is not None:
-                chosen[key] = codec = codec_for(key, codec)
-            if (codec is not None and not isinstance(codec, BuiltinCodec)) or isinstance(entry.get(key), Packed):
+            codec = asked.get(key)
+            codec = None if codec is None else codec_for(key, codec)
+            value = entry.get(key)
+            if (codec is not None and not isinstance(codec, BuiltinCodec)) or isinstance(value, Packed):
                 return None
-            moments[key] = self._moment(param, key, entry.get(key), codec)
+            if value is not None and value.shape != param.shape:
+                raise InvalidInputError(
+                    f"{key} has the shape {list(value.shape)}, and its parameter {list(param.shape)} now",
+                    code="shape-changed",
+                    hint="del optimizer.state[parameter] when a parameter gets another shape",
+                )
+            codecs[key] = codec
+        return codecs
+
+    def _counter(self, param: Tensor) -> Counter:
+        entry = self.store.entries.get(param, {})
+        return Counter.of(entry.get("step", 0)) if self.rule.counts else self.store.steps.get(param, Counter(0))
+
+    def _prepare(self, param: Tensor) -> None:
+        """Make what the kernels take of a parameter that they take, and the state of one that has none."""
+        codecs = self._codecs(param)
+        assert codecs is not None, "takes said yes"
+        entry = self.store.entries.get(param, {})
+        first = entry.get(self.rule.keys[0]) is None
+        counter = self._counter(param) if self.rule.counts else self.store.counter(param)
+        moments = {key: self._moment(param, entry.get(key), codec) for key, codec in codecs.items()}
         others = {key: value for key, value in entry.items() if key not in moments}
         if self.rule.counts:
             # Where torch has it.
             others = {"step": counter, **{key: value for key, value in others.items() if key != "step"}}
         self.store.entries[param] = {**others, **moments}
-        return self._slot(param, counter, moments, chosen, first)
+        self._slot(param, counter, moments, codecs, first)
 
     def _slot(
-        self, param: Tensor, counter: Counter, moments: dict[str, Any], codecs: Mapping[str, Codec], first: bool
-    ) -> Slot:
+        self,
+        param: Tensor,
+        counter: Counter,
+        moments: dict[str, Any],
+        codecs: Mapping[str, BuiltinCodec | None],
+        first: bool,
+    ) -> None:
         variance = moments.get(self.rule.keys[1]) if len(self.rule.keys) > 1 else None
         number = variance.number if isinstance(variance, Coded) else 0
         codec = codecs.get(self.rule.keys[1]) if isinstance(variance, Coded) and variance.scales is not None else None
         length = coded.row_len(param)
         assert length is not None, "only dense parameters come here"
         held = _core.Moments(FLOATS[param.dtype], *map(_memory, moments.values()), row_len=length, number=number)
-        slot = Slot(
+        self.store.slots[param] = Slot(
             held,
             counter,
             first,
-            codec if isinstance(codec, BuiltinCodec) else None,
+            codec,
             self.policy.next_change(counter.value),
             param.shape,
             param.dtype,
             param.stride(),
             param.is_contiguous(),
+            [(value, value.data_ptr()) for value in moments.values() if isinstance(value, Tensor)],
         )
-        self.store.slots[param] = slot
-        return slot
 
-    def _moment(self, param: Tensor, key: str, value: Any, codec: BuiltinCodec | None) -> Any:
+    def _moment(self, param: Tensor, value: Any, codec: BuiltinCodec | None) -> Any:
         """Give a moment in the form that its codec has, in the parameter's shape and order."""
         kind = "float32" if codec is None else codec.kind
         if value is None:
             return self._zeros(param, kind)
-        if value.shape != param.shape:
-            raise InvalidInputError(
-                f"{key} has the shape {list(value.shape)}, and its parameter {list(param.shape)} now",
-                code="shape-changed",
-                hint="del optimizer.state[parameter] when a parameter gets another shape",
-            )
         lies = value.codes if isinstance(value, Coded) else value
         held = value.kind if isinstance(value, Coded) else FLOATS.get(value.dtype)
         fits = lies.stride() == param.stride() and lies.is_cpu
-        if fits and (held == kind or (codec is None and held is not None and not isinstance(value, Coded))):
+        if fits and held == kind:
             # What it decodes to is what torch would have beside this parameter.
             same = not isinstance(value, Coded) or value.dtype == param.dtype
             return value if same else Coded(value.kind, lies, value.scales, param.dtype, value.number, value.count)
@@ -326,7 +340,7 @@ def _memory(value: Any) -> Any:
 
 
 def _bytes(tensor: Tensor) -> Any:
-    return coded.flat(tensor).view(torch.uint8).numpy()
+    return coded.flat(tensor).view(torch.uint8)
 
 
 def beta2_of(group: Mapping[str, Any]) -> float | None:

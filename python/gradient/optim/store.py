@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from gradient.coded import FLOATS, Coded
 from gradient.errors import InvalidInputError
@@ -16,6 +17,11 @@ from gradient.optim.codecs import BuiltinCodec, Codec, FourthRootCodec
 from gradient.optim.kept import Counter, Packed, full, nbytes, say_once
 from gradient.optim.policies import VARIANCES
 
+_NO_VARIANCES = {
+    "signed-sqrt": "is for first ones",
+    "float16": "makes small ones zero, which an update divides by",
+}
+"""Kinds that second moments are not kept as, and why."""
 _FOURTH_ROOTS = (FourthRootCodec(), FourthRootCodec(offload_to_cpu=True))
 
 
@@ -121,6 +127,10 @@ class StateStore:
             if codec is None or not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() == 0:
                 entry[key] = value
                 continue
+            if type(value) not in (Tensor, Parameter) or value.is_meta:
+                say_once(f"state that is a {type(value).__name__} on {value.device.type} is kept in full precision")
+                entry[key] = value
+                continue
             entry[key] = self.encode(value, codec_for(key, codec), before.get(key), beta2=beta2)
             if measure and entry[key] is not value:
                 self.measure(param_id, key, value, entry[key])
@@ -151,7 +161,7 @@ class StateStore:
         Args:
             value: The tensor.
             codec: The codec.
-            before: How its place was kept before; lots go on from there.
+            before: How its place was kept before; lots go on from there, and its memory is taken.
             beta2: See `commit`.
 
         Returns:
@@ -168,9 +178,9 @@ class StateStore:
             number = before.number if is_known else self.new_number()
             if codec.draws_lots(beta2):
                 count = before.count + 1 if is_known else 0
-        coded = codec.encode_as(value, number=number, count=count)
         if not self.pin_memory:
-            return coded
+            return codec.encode_as(value, number=number, count=count, into=before)
+        coded = codec.encode_as(value, number=number, count=count)
         scales = None if coded.scales is None else _pinned(coded.scales)
         return Coded(coded.kind, _pinned(coded.codes), scales, coded.dtype, coded.number, coded.count)
 
@@ -230,7 +240,7 @@ class StateStore:
 
 
 def codec_for(key: Any, codec: Codec) -> Codec:
-    """Give the codec that a key really has: a second moment in eight bits is a fourth root, and that is said.
+    """Give the codec that a key really has: a second moment is a fourth root where it would be lost, and that is said.
 
     Raises:
         InvalidInputError: It is no codec.
@@ -241,8 +251,9 @@ def codec_for(key: Any, codec: Codec) -> Codec:
             code="bad-option",
             hint="give an instance, as FP16Codec()",
         )
-    if key in VARIANCES and isinstance(codec, BuiltinCodec) and codec.kind == "signed-sqrt":
-        say_once(f"{key} is a second moment: {type(codec).__name__} codes it as FourthRootCodec does")
+    if key in VARIANCES and isinstance(codec, BuiltinCodec) and codec.kind in _NO_VARIANCES:
+        why = _NO_VARIANCES[codec.kind]
+        say_once(f"{key} is a second moment, and {type(codec).__name__} {why}: it is coded as FourthRootCodec does")
         return _FOURTH_ROOTS[codec.offload_to_cpu]
     return codec
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import register_pytree_node
 
 from gradient.coded import Coded
 from gradient.optim.kept import Counter, Packed, full
@@ -36,6 +37,10 @@ class ParameterState(_View):
     """
 
     __slots__ = ("_param", "_store")
+
+    def __new__(cls, store: Any = (), param: Any = None, **values: Any) -> Any:
+        """Make a plain dict of anything else that a dict is made of, as do those who rebuild what they were given."""
+        return super().__new__(cls) if isinstance(store, StateStore) else dict(store, **values)
 
     def __init__(self, store: StateStore, param: Tensor) -> None:
         dict.__init__(self)
@@ -107,6 +112,14 @@ class ParameterState(_View):
     def _entry(self) -> dict[Any, Any]:
         entry: dict[Any, Any] = self._store.entries.get(self._param, {})
         return entry
+
+
+# Whoever maps over the tensors of a state dict finds those of a parameter, and makes a dict of what comes of them.
+register_pytree_node(
+    ParameterState,
+    lambda state: ([*state.values()], [*state]),
+    lambda values, keys: dict(zip(keys, values, strict=True)),
+)
 
 
 class Facts(Mapping):  # type: ignore[type-arg]

@@ -70,8 +70,6 @@ class OptimizerWrapper(Optimizer):
         profile: bool = False,
     ) -> Any:
         """Wrap the optimizer that is given; see `gradient.wrap`."""
-        if cls is not OptimizerWrapper:
-            return super().__new__(cls)
         from gradient.optim.wrapping import wrap
 
         given: Any = optimizer
@@ -130,20 +128,19 @@ class OptimizerWrapper(Optimizer):
                 loss = closure()
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None and float(found_inf):
-            if self._native is not None:
-                self._native.forget_unstepped()
             return loss
         native, generic = self._divided()
         start = time.perf_counter()
+        # First: the optimizer's own code may refuse.
+        if any(params for _, params in generic):
+            self._generic.step(self, generic)
+        middle = time.perf_counter()
         if native and self._native is not None:
             scale = getattr(self, "grad_scale", None)
             self._native.step(native, 1.0 if scale is None else 1.0 / float(scale))
-        middle = time.perf_counter()
-        if any(params for _, params in generic):
-            self._generic.step(generic)
         if self._settings.profile:
             end = time.perf_counter()
-            self.last_step_timings = {"native": middle - start, "generic": end - middle, "step": end - start}
+            self.last_step_timings = {"native": end - middle, "generic": middle - start, "step": end - start}
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -239,7 +236,7 @@ class OptimizerWrapper(Optimizer):
     def __deepcopy__(self, memo: dict[int, Any]) -> OptimizerWrapper:
         import copy
 
-        made: OptimizerWrapper = type(self).__new__(type(self))
+        made: OptimizerWrapper = object.__new__(type(self))
         memo[id(self)] = made
         made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return made
@@ -309,15 +306,23 @@ def adopt(
         facts: What is known of its parameters already.
     """
     rule = RULES.get(optimizer.inner_class)
-    store.choose = optimizer._choose
+    # Not by a reference: an optimizer that nobody has any more is freed at once, as torch's are.
+    reference = weakref.ref(optimizer)
+
+    def choose(param: Tensor, state: Mapping[Any, Any]) -> Mapping[Any, Codec]:
+        live = reference()
+        return {} if live is None else live._choose(param, state)
+
+    store.choose = choose
     vars(optimizer).pop("_step_supports_amp_scaling", None)
     optimizer._settings, optimizer._store, optimizer._facts = settings, store, dict(facts or {})
     optimizer.last_step_timings = {}
     measure = settings.measure_error
     optimizer._native = None if rule is None else NativeSteps(store, settings.policy, rule, measure=measure)
     trusted = optimizer.inner_class.__module__.startswith(("torch.optim", "gradient.optim"))
-    step = inner_step(optimizer.inner_class)
-    optimizer._generic = GenericSteps(optimizer, step, store, settings.policy, trusted=trusted, measure=measure)
+    optimizer._generic = GenericSteps(
+        inner_step(optimizer.inner_class), store, settings.policy, is_trusted=trusted, measure=measure
+    )
     vars(optimizer)["state"] = OptimizerState(store)
     optimizer._bind()
     if issubclass(optimizer.inner_class, PASSED_THROUGH):
@@ -355,9 +360,16 @@ def wrapped_class(kind: type[Optimizer]) -> type[OptimizerWrapper]:
     """Give the class of wrapped optimizers of a class."""
     made = _classes.get(kind)
     if made is None:
-        fields = {"inner_class": kind, "__module__": kind.__module__, "__doc__": kind.__doc__}
+        fields = {"inner_class": kind, "__module__": kind.__module__, "__doc__": kind.__doc__, "__new__": _made_anew}
         _classes[kind] = made = type(f"Wrapped{kind.__name__}", (OptimizerWrapper, kind), fields)
     return made
+
+
+def _made_anew(cls: type[OptimizerWrapper], *args: Any, **kwargs: Any) -> Any:
+    """Make another optimizer of a wrapped one's class, and wrap it."""
+    from gradient.optim.wrapping import wrap
+
+    return wrap(cls.inner_class(*args, **kwargs))
 
 
 def repeat_schedulers_patch(optimizer: Optimizer) -> None:
@@ -390,5 +402,4 @@ def repeat_schedulers_patch(optimizer: Optimizer) -> None:
 
 
 def _unpickled(kind: type[Optimizer]) -> Any:
-    made = wrapped_class(kind)
-    return made.__new__(made)
+    return object.__new__(wrapped_class(kind))

@@ -16,6 +16,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use pyo3::{Borrowed, intern};
 
+use crate::errors::raise;
+
 /// A contiguous buffer of bytes, held.
 struct Held {
     // Keeps `start` valid; released with the interpreter attached.
@@ -95,28 +97,37 @@ impl ByteSink for Sink<'_> {
     }
 }
 
-/// Memory that an exporter gave, for as long as it is used again and again.
-pub(crate) struct Kept(Held);
+/// A tensor that is stepped again and again: contiguous, in the memory of the processor.
+///
+/// It is asked each time where its elements are: torch moves them, to share them with another process for one.
+pub(crate) struct Kept {
+    tensor: Py<PyAny>,
+    len: usize,
+}
 
 impl Kept {
-    /// Holds the contiguous, writable buffer of `object`.
-    pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Held::new(object, true).map(Self)
+    /// Holds a tensor.
+    ///
+    /// # Errors
+    /// It is no torch tensor, or not contiguous in the memory of the processor.
+    pub(crate) fn new(tensor: Bound<'_, PyAny>) -> PyResult<Self> {
+        check_tensor(tensor.as_borrowed())?;
+        let len = tensor.getattr(intern!(tensor.py(), "nbytes"))?.extract()?;
+        Ok(Self { tensor: tensor.unbind(), len })
     }
 
     /// Returns how many bytes there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.len
+        self.len
     }
 }
 
 /// Memory that a step reads or writes, one region after the other.
 #[derive(Default)]
-pub(crate) struct Regions<'a, 'py> {
+pub(crate) struct Regions<'py> {
     all: Vec<Region>,
     // What the regions are memory of.
     tensors: Vec<Bound<'py, PyAny>>,
-    kept: std::marker::PhantomData<&'a Kept>,
 }
 
 #[derive(Clone, Copy)]
@@ -134,10 +145,25 @@ pub(crate) enum Slice<'s> {
 
 static TENSOR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
-impl<'a, 'py> Regions<'a, 'py> {
-    /// Adds memory that is held anyway, to be written.
-    pub(crate) fn push_kept(&mut self, kept: &'a Kept) {
-        self.all.push(Region { start: kept.0.start, len: kept.0.len, is_written: true });
+fn check_tensor(tensor: Borrowed<'_, '_, PyAny>) -> PyResult<()> {
+    let py = tensor.py();
+    if !tensor.is_instance(TENSOR.import(py, "torch", "Tensor")?)? {
+        return Err(PyTypeError::new_err(format!("{} is no tensor", tensor.get_type().name()?)));
+    }
+    let is_cpu: bool = tensor.getattr(intern!(py, "is_cpu"))?.extract()?;
+    if !is_cpu || !tensor.call_method0(intern!(py, "is_contiguous"))?.extract::<bool>()? {
+        return Err(PyValueError::new_err("a tensor is not contiguous in the memory of the processor"));
+    }
+    Ok(())
+}
+
+impl<'py> Regions<'py> {
+    /// Adds the elements of a tensor that is kept, to be written.
+    ///
+    /// # Errors
+    /// They are nowhere.
+    pub(crate) fn push_kept(&mut self, py: Python<'py>, kept: &Kept) -> PyResult<()> {
+        self.push(kept.tensor.bind(py).clone(), kept.len, true)
     }
 
     /// Adds the elements of a tensor.
@@ -145,19 +171,19 @@ impl<'a, 'py> Regions<'a, 'py> {
     /// # Errors
     /// It is no torch tensor, or not contiguous in the memory of the processor.
     pub(crate) fn push_tensor(&mut self, tensor: Borrowed<'_, 'py, PyAny>, is_written: bool) -> PyResult<()> {
-        let py = tensor.py();
-        if !tensor.is_instance(TENSOR.import(py, "torch", "Tensor")?)? {
-            return Err(PyTypeError::new_err(format!("{} is no tensor", tensor.get_type().name()?)));
+        check_tensor(tensor)?;
+        let len = tensor.getattr(intern!(tensor.py(), "nbytes"))?.extract()?;
+        self.push(tensor.to_owned(), len, is_written)
+    }
+
+    fn push(&mut self, tensor: Bound<'py, PyAny>, len: usize, is_written: bool) -> PyResult<()> {
+        let start: usize = tensor.call_method0(intern!(tensor.py(), "data_ptr"))?.extract()?;
+        let start = NonNull::new(std::ptr::with_exposed_provenance_mut(start));
+        if start.is_none() && len > 0 {
+            return Err(PyValueError::new_err("the memory of a tensor was given up"));
         }
-        let is_cpu: bool = tensor.getattr(intern!(py, "is_cpu"))?.extract()?;
-        if !is_cpu || !tensor.call_method0(intern!(py, "is_contiguous"))?.extract::<bool>()? {
-            return Err(PyValueError::new_err("a tensor is not contiguous in the memory of the processor"));
-        }
-        let start: usize = tensor.call_method0(intern!(py, "data_ptr"))?.extract()?;
-        let len: usize = tensor.getattr(intern!(py, "nbytes"))?.extract()?;
-        let start = NonNull::new(std::ptr::with_exposed_provenance_mut(start)).unwrap_or(NonNull::dangling());
-        self.all.push(Region { start, len, is_written });
-        self.tensors.push(tensor.to_owned());
+        self.all.push(Region { start: start.unwrap_or(NonNull::dangling()), len, is_written });
+        self.tensors.push(tensor);
         Ok(())
     }
 
@@ -165,7 +191,7 @@ impl<'a, 'py> Regions<'a, 'py> {
     ///
     /// # Errors
     /// One that is written overlaps another.
-    pub(crate) fn slices(&mut self) -> PyResult<Vec<Slice<'_>>> {
+    pub(crate) fn slices(&mut self, py: Python<'py>) -> PyResult<Vec<Slice<'_>>> {
         let mut by_start: Vec<_> = self.all.iter().filter(|region| region.len > 0).collect();
         by_start.sort_unstable_by_key(|region| region.start);
         // The furthest end so far of what is written, and of anything.
@@ -174,14 +200,17 @@ impl<'a, 'py> Regions<'a, 'py> {
             let start = region.start.addr().get();
             let end = start.saturating_add(region.len);
             if start < written || (region.is_written && start < any) {
-                return Err(PyValueError::new_err("parameters, gradients or state share memory"));
+                let text = "two parameters, gradients or states share memory that is to be written";
+                let facts = pyo3::types::PyDict::new(py);
+                facts.set_item("hint", "give each memory of its own, or step them with the optimizer unwrapped")?;
+                return Err(raise(py, "InvalidInputError", text, &facts));
             }
             any = any.max(end);
             written = if region.is_written { written.max(end) } else { written };
         }
         let slice = |region: &Region| {
-            // SAFETY: tensors and buffers are held, by `self` or for 'a, and torch says that so many bytes lie there;
-            // no region that is written overlaps another, and each is given away once for each borrow of `self`.
+            // SAFETY: the tensors are held by `self`, and torch says that so many bytes lie there; no region that is
+            // written overlaps another, and each is given away once for each borrow of `self`.
             // Another thread of Python's that writes the same tensors meanwhile, or gives them other memory, breaks
             // torch's own steps as it breaks this one: `_core.pyi` forbids it.
             unsafe {

@@ -51,19 +51,19 @@ impl Held {
     fn new(given: Option<Given<'_>>) -> PyResult<Self> {
         Ok(match given {
             None => Self::None,
-            Some(Given::Codes(codes, scales)) => Self::Codes { codes: Kept::new(&codes)?, scales: Kept::new(&scales)? },
-            Some(Given::Floats(floats, dtype)) => Self::Floats(Kept::new(&floats)?, Width::of(&dtype)?),
+            Some(Given::Codes(codes, scales)) => Self::Codes { codes: Kept::new(codes)?, scales: Kept::new(scales)? },
+            Some(Given::Floats(floats, dtype)) => Self::Floats(Kept::new(floats)?, Width::of(&dtype)?),
         })
     }
 
-    fn push<'a>(&'a self, regions: &mut Regions<'a, '_>) {
+    fn push<'py>(&self, py: Python<'py>, regions: &mut Regions<'py>) -> PyResult<()> {
         match self {
-            Self::None => {}
+            Self::None => Ok(()),
             Self::Codes { codes, scales } => {
-                regions.push_kept(codes);
-                regions.push_kept(scales);
+                regions.push_kept(py, codes)?;
+                regions.push_kept(py, scales)
             }
-            Self::Floats(floats, _) => regions.push_kept(floats),
+            Self::Floats(floats, _) => regions.push_kept(py, floats),
         }
     }
 
@@ -191,10 +191,10 @@ fn step<S, R: Send + Sync>(
     for (moments, param, grad) in groups.iter().flat_map(|(_, entries)| entries) {
         regions.push_tensor(param.as_borrowed(), true)?;
         regions.push_tensor(grad.as_borrowed(), false)?;
-        moments.get().momentum.push(&mut regions);
-        moments.get().variance.push(&mut regions);
+        moments.get().momentum.push(py, &mut regions)?;
+        moments.get().variance.push(py, &mut regions)?;
     }
-    let mut slices = regions.slices()?.into_iter();
+    let mut slices = regions.slices(py)?.into_iter();
     let mut stepped = Vec::with_capacity(groups.len());
     for (settings, entries) in groups {
         let rule = rules(settings);
@@ -236,7 +236,7 @@ pub(crate) fn encode_moment(
     regions.push_tensor(values.as_borrowed(), false)?;
     regions.push_tensor(codes.as_borrowed(), true)?;
     regions.push_tensor(scales.as_borrowed(), true)?;
-    let mut slices = regions.slices()?.into_iter();
+    let mut slices = regions.slices(py)?.into_iter();
     let values = fixed(&mut slices, width)?;
     match name {
         "signed-sqrt" => {
@@ -271,7 +271,7 @@ pub(crate) fn decode_moment(
     regions.push_tensor(codes.as_borrowed(), false)?;
     regions.push_tensor(scales.as_borrowed(), false)?;
     regions.push_tensor(values.as_borrowed(), true)?;
-    let mut slices = regions.slices()?.into_iter();
+    let mut slices = regions.slices(py)?.into_iter();
     match name {
         "signed-sqrt" => {
             let codes = FixedCodes { codes: cast(&mut slices)?, scales: cast(&mut slices)? };

@@ -11,7 +11,7 @@ from torch import nn, optim
 from gradient import coded
 from gradient.coded import Coded
 from gradient.errors import InvalidInputError
-from gradient.optim import Codec, EightBitPolicy, FP16Codec, Policy, wrap
+from gradient.optim import Codec, EightBitPolicy, FP16Codec, Policy, generic, wrap
 from gradient.optim.kept import Packed
 
 IN_FULL = EightBitPolicy(min_elements=10**9)
@@ -280,6 +280,7 @@ def test_a_step_that_raises_leaves_groups_and_state_where_they_were():
 
 
 def test_never_more_than_one_parameter_is_in_full(monkeypatch):
+    monkeypatch.setattr(generic, "_TOGETHER", 64 * 64)
     params = params_of(6)
     optimizer = wrap(optim.RAdam(params))
     step(optimizer)
@@ -295,13 +296,14 @@ def test_never_more_than_one_parameter_is_in_full(monkeypatch):
     monkeypatch.setattr(Coded, "decode", spied)
     monkeypatch.setattr(coded, "_PIECE", 512)
     step(optimizer, 1)
-    # Two moments of one parameter, six times, and a piece of one whose gradient has died down.
+    # Two moments of one parameter, six times, and pieces of the first.
     whole = 64 * 64
     assert [count for count in alive if count % whole == 0] == [whole, 2 * whole] * 6
-    assert max(alive) == 2 * whole + 512
+    assert max(alive) == 2 * whole + 2 * 512
 
 
 def test_parameters_are_decoded_one_after_the_other(monkeypatch):
+    monkeypatch.setattr(generic, "_TOGETHER", 0)
     params = params_of(4)
     optimizer = wrap(optim.RAdam(params, foreach=True))
     step(optimizer)
@@ -314,7 +316,8 @@ def test_parameters_are_decoded_one_after_the_other(monkeypatch):
     for param in params:
         param.grad = torch.ones_like(param)
     optimizer.step()
-    assert order == ["in", "in", "out"] * 4
+    # Both moments, and the first one again to be compared with what it was.
+    assert order == ["in", "in", "in", "out"] * 4
 
 
 class Halved(Codec):
@@ -415,3 +418,151 @@ def test_lbfgs_is_passed_through_and_says_so_once(caplog, monkeypatch):
         for _ in range(2):
             wrap(optim.LBFGS(params_of(1)))
     assert len([record for record in caplog.records if "LBFGS" in record.message]) == 1
+
+
+class Mine(optim.SGD):
+    """A subclass, which takes the generic path."""
+
+
+DECAYED = {
+    "amsgrad": lambda params: optim.Adam(params, lr=0.01, weight_decay=0.1, amsgrad=True),
+    "NAdam": lambda params: optim.NAdam(params, lr=0.01, weight_decay=0.1),
+    "SGD": lambda params: Mine(params, lr=0.1, momentum=0.9, weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("kind", DECAYED)
+def test_weights_without_gradients_decay_as_unwrapped(kind):
+    means = []
+    for is_wrapped in (False, True):
+        params = params_of(1)
+        optimizer = DECAYED[kind](params)
+        if is_wrapped:
+            wrap(optimizer)
+        for _ in range(50):
+            params[0].grad = torch.zeros_like(params[0])
+            optimizer.step()
+        means.append(float(params[0].abs().mean()))
+    assert means[1] == pytest.approx(means[0], rel=0.03) and means[0] < 0.7
+
+
+class Normalized(Counts):
+    """Averages gradients of length one, whatever length they have."""
+
+    def __init__(self, params):
+        super().__init__(params)
+        self.param_groups[0]["betas"] = (0.9, 0.999)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for param in self.param_groups[0]["params"]:
+            average = self.state[param].setdefault("exp_avg", torch.zeros_like(param))
+            average.mul_(0.9).add_(param.grad / param.grad.norm(), alpha=0.1)
+            param.sub_(average, alpha=self.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_what_is_added_to_a_moment_counts_and_not_the_gradient(scale):
+    params, plain = params_of(1), params_of(1)
+    start = params[0].detach().clone()
+    one, two = wrap(Normalized(params)), Normalized(plain)
+    for _ in range(60):
+        for optimizer in (one, two):
+            optimizer.param_groups[0]["params"][0].grad = scale * start
+            optimizer.step()
+    moved = [float((param - start).norm()) for param in (params[0], plain[0])]
+    assert moved[0] == pytest.approx(moved[1], rel=0.01)
+
+
+class KeepsTensors(Counts):
+    """Counts in tensors, one changed where it is and one made anew."""
+
+    def __init__(self, params):
+        super().__init__(params)
+        self.number = torch.zeros(())
+        self.param_groups[0]["t"] = torch.zeros(())
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step()
+        self.number += 1
+        self.param_groups[0]["t"] = self.param_groups[0]["t"] + 1
+
+
+def test_counts_that_are_tensors_go_up_once_a_step_and_stay_the_tensors_that_they_are():
+    optimizer = wrap(KeepsTensors(params_of()))
+    number = optimizer.number
+    for seed in range(4):
+        step(optimizer, seed)
+    assert optimizer.number is number and float(number) == 4
+    assert float(optimizer.param_groups[0]["t"]) == 4
+
+
+class KeepsNormTensor(Counts):
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step()
+        self.norm_of_all = sum(param.grad.square().sum() for param in self.param_groups[0]["params"])
+
+
+def test_a_tensor_that_is_kept_for_all_parameters_together_is_refused():
+    params = params_of()
+    optimizer = wrap(KeepsNormTensor(params))
+    before = [param.detach().clone() for param in params]
+    with pytest.raises(InvalidInputError, match="norm_of_all"):
+        step(optimizer)
+    assert all(param.equal(value) for param, value in zip(params, before, strict=True))
+    assert not hasattr(optimizer, "norm_of_all")
+
+
+def test_a_step_that_is_differentiated_through_keeps_its_graph():
+    grads = []
+    for is_wrapped in (False, True):
+        start = torch.full((64, 64), 0.5, requires_grad=True)
+        weight = start.clone()
+        optimizer = optim.Adam([nn.Parameter(torch.zeros(64, 64))], lr=0.1, differentiable=True)
+        optimizer.param_groups[0]["params"] = [weight]
+        if is_wrapped:
+            wrap(optimizer)
+        for _ in range(3):
+            weight.grad = start * 2
+            optimizer.step()
+        (grad,) = torch.autograd.grad(weight.sum(), start)
+        grads.append(grad)
+    torch.testing.assert_close(grads[1], grads[0])
+
+
+def test_small_parameters_are_stepped_together(monkeypatch):
+    params = params_of(10, (64, 64))
+    optimizer = wrap(optim.NAdam(params, foreach=True))
+    for param in params:
+        param.grad = torch.ones_like(param)
+    seen = []
+    monkeypatch.setattr(optimizer._generic, "_step", lambda of: seen.append(len(of.param_groups[0]["params"])))
+    monkeypatch.setattr(generic, "_TOGETHER", 4 * 64 * 64)
+    optimizer.step()
+    assert seen == [4, 4, 2]
+
+
+def test_codes_stay_in_the_memory_that_they_have():
+    params = params_of(1)
+    optimizer = wrap(optim.NAdam(params))
+    step(optimizer)
+    held = {key: value.codes.data_ptr() for key, value in optimizer.store.entries[params[0]].items()
+            if isinstance(value, Coded)}  # fmt: skip
+    step(optimizer, 1)
+    after = optimizer.store.entries[params[0]]
+    assert len(held) == 2 and {key: after[key].codes.data_ptr() for key in held} == held
+
+
+class Tagged(torch.Tensor):
+    """A tensor that says more than numbers, as a DTensor does."""
+
+
+def test_state_that_is_no_plain_tensor_is_kept_in_full():
+    weight = nn.Parameter(torch.randn(64, 64).as_subclass(Tagged))
+    optimizer = wrap(optim.AdamW([weight]))
+    weight.grad = torch.ones(64, 64).as_subclass(Tagged)
+    for _ in range(2):
+        optimizer.step()
+    assert isinstance(optimizer.store.entries[weight]["exp_avg"], Tagged)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from multiprocessing.reduction import ForkingPickler
+
 import pytest
 import torch
 from torch import nn, optim
@@ -482,3 +484,84 @@ def test_policies_agree_with_codecs_by_name():
     weight.grad = torch.ones_like(weight)
     optimizer.step()
     assert kinds_of(optimizer, weight) == {"momentum_buffer": "signed-sqrt"}
+
+
+@pytest.mark.parametrize("form", ["torch", "native"])
+@pytest.mark.parametrize("shape", [(300, 1000), (300_000,)])
+def test_state_that_torch_moves_to_shared_memory_is_stepped_where_it_is_then(form, shape):
+    weights = []
+    for is_shared in (False, True):
+        weight = nn.Parameter(torch.ones(shape))
+        optimizer = wrap(optim.AdamW([weight], lr=0.1))
+        weight.grad = torch.ones(shape)
+        optimizer.step()
+        if is_shared:
+            # As a queue of torch.multiprocessing does; other tensors take the memory that was.
+            ForkingPickler.dumps(optimizer.state_dict(format=form))
+            others = [torch.full(shape, 7.0) for _ in range(4)]
+        for _ in range(3):
+            optimizer.step()
+        weights.append((weight, dict(optimizer.state[weight])))
+    assert weights[0][0].equal(weights[1][0])
+    assert all(value.equal(weights[1][1][key]) for key, value in weights[0][1].items())
+    assert all(bool(other.eq(7).all()) for other in others)
+
+
+def test_state_whose_memory_is_replaced_is_stepped_where_it_is_now():
+    bias = nn.Parameter(torch.ones(64))
+    optimizer = wrap(optim.AdamW([bias], lr=0.1))
+    bias.grad = torch.ones(64)
+    optimizer.step()
+    average = optimizer.state[bias]["exp_avg"]
+    average.data = torch.zeros(64)
+    optimizer.step()
+    assert optimizer.state[bias]["exp_avg"] is average
+    torch.testing.assert_close(average, torch.full((64,), 0.1))
+
+
+@pytest.mark.parametrize("grad_dtype", [torch.float16, torch.float32])
+def test_a_gradient_of_another_dtype_is_left_to_the_optimizer_itself(grad_dtype):
+    weights = []
+    for is_wrapped in (False, True):
+        weight = nn.Parameter(torch.ones(64, 64, dtype=torch.bfloat16))
+        weight.grad_dtype = None
+        optimizer = optim.SGD([weight], lr=0.1, momentum=0.9, foreach=False)
+        weights.append(weight)
+        if is_wrapped:
+            wrap(optimizer)
+        weight.grad = torch.ones(64, 64, dtype=grad_dtype)
+        optimizer.step()
+    assert weights[0].equal(weights[1]) and float(weights[0][0, 0]) < 0.95
+
+
+def test_asking_whether_a_step_unscales_for_itself_changes_nothing():
+    weight, double = nn.Parameter(torch.ones(64, 64)), nn.Parameter(torch.ones(64, 64, dtype=torch.float64))
+    optimizer = wrap(optim.SGD([weight, double], momentum=0.9, dampening=0.5))
+    weight.grad, double.grad = torch.ones(64, 64), torch.ones(64, 64, dtype=torch.float64)
+    assert optimizer._step_supports_amp_scaling is False
+    assert not optimizer.state and not optimizer.store.slots
+
+
+def test_nothing_is_stepped_where_the_optimizer_itself_refuses_a_gradient():
+    weight, table = nn.Parameter(torch.ones(64, 64)), nn.Embedding(100, 64, sparse=True)
+    before = weight.detach().clone(), table.weight.detach().clone()
+    optimizer = wrap(optim.AdamW([weight, table.weight]))
+    weight.grad = torch.ones(64, 64)
+    table(torch.arange(5)).sum().backward()
+    with pytest.raises(RuntimeError, match="sparse"):
+        optimizer.step()
+    assert weight.equal(before[0]) and table.weight.equal(before[1])
+
+
+def test_small_state_of_half_precision_is_kept_in_full_whether_it_was_loaded_or_not():
+    biases = []
+    for is_loaded in (False, True):
+        bias = nn.Parameter(torch.ones(64, dtype=torch.bfloat16))
+        optimizer = wrap(optim.AdamW([bias]))
+        bias.grad = torch.ones(64, dtype=torch.bfloat16)
+        optimizer.step()
+        if is_loaded:
+            optimizer.load_state_dict(optimizer.state_dict())
+        optimizer.step()
+        biases.append(optimizer.store.entries[bias]["exp_avg"])
+    assert [value.kind for value in biases] == ["float32", "float32"]

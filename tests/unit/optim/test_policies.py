@@ -25,6 +25,7 @@ from gradient.optim import (
     WarmupPolicy,
     kept,
     wrap,
+    wrap_low_memory_adamw,
 )
 
 LARGE, SMALL = nn.Parameter(torch.zeros(64, 64)), nn.Parameter(torch.zeros(63, 65))
@@ -191,8 +192,20 @@ def test_eight_bit_momentum_that_is_asked_for_as_a_second_moment_is_a_fourth_roo
         optimizer.step()
     assert kinds(optimizer) == ["fourth-root"]
     assert [record.getMessage() for record in caplog.records] == [
-        "exp_avg_sq is a second moment: Int8MomentumCodec codes it as FourthRootCodec does"
+        "exp_avg_sq is a second moment, and Int8MomentumCodec is for first ones: it is coded as FourthRootCodec does"
     ]
+
+
+def test_half_precision_that_would_make_second_moments_zero_is_a_fourth_root_and_that_is_said(caplog, monkeypatch):
+    monkeypatch.setattr(kept, "_said", set())
+    weight = nn.Parameter(torch.zeros(64, 64))
+    optimizer = wrap_low_memory_adamw([weight], lr=1e-3, warmup_steps=0, weight_decay=0.0)
+    with caplog.at_level(logging.WARNING, "gradient"):
+        for _ in range(30):
+            weight.grad = 1e-5 * torch.randn(64, 64)
+            optimizer.step()
+    assert any("makes small ones zero" in record.getMessage() for record in caplog.records)
+    assert kinds(optimizer) == ["fourth-root"] and float(weight.abs().max()) < 0.03
 
 
 BAD = {
@@ -215,3 +228,11 @@ def test_bad_options_are_refused_at_once(case):
     with pytest.raises(InvalidInputError) as caught:
         BAD[case]()
     assert caught.value.code == "bad-option"
+
+
+def test_one_policy_may_be_that_of_several_optimizers():
+    policy = SelectivePolicy([Rule(None, name="0.*")])
+    models = [model_of(), model_of()]
+    optimizers = [wrap(optim.AdamW(model.parameters()), policy, model=model) for model in models]
+    for model, optimizer in zip(models, optimizers, strict=True):
+        assert kinds(stepped(model, optimizer)) == [None, "fourth-root", "fourth-root"]

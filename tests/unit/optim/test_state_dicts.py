@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from gradient import InvalidInputError, wrap
 from gradient.coded import Coded
@@ -655,3 +656,20 @@ def test_the_signed_square_root_is_what_an_eight_bit_first_moment_is_saved_as() 
     part = Trainer().train(1).optimizer.state_dict(format="native")["state"][2]["exp_avg"]
     assert (part["kind"], part["dtype"]) == (SignedSqrtCodec.kind, "float32")
     assert part["scales"].shape == (70,)
+
+
+def test_whoever_rebuilds_the_mappings_of_a_state_dict_gets_plain_dicts() -> None:
+    trainer = Trainer().train(1)
+    given = trainer.optimizer.state_dict()
+    found = given["state"][0]
+    made = type(found)({key: value for key, value in found.items()})
+    assert type(made) is dict and list(made) == list(found)
+    assert type(type(found)([("a", 1)])) is dict and type(found)(a=1) == {"a": 1}
+    seen: list[Tensor] = []
+    mapped = tree_map_only(Tensor, lambda tensor: (seen.append(tensor), tensor.clone())[1], given)
+    assert len(seen) == 18
+    other = Trainer(seed=1)
+    other.optimizer.load_state_dict(mapped)
+    assert plain(dict(other.optimizer.state[other.params[1]])) == plain(
+        dict(trainer.optimizer.state[trainer.params[1]])
+    )

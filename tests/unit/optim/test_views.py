@@ -10,7 +10,7 @@ import torch
 from torch import nn, optim
 
 from gradient.coded import Coded
-from gradient.optim import ConfigurablePolicy, FP16Codec, wrap
+from gradient.optim import BF16Codec, ConfigurablePolicy, FP16Codec, wrap
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_memory_is_codes_and_scales_and_what_is_in_full(optimizer, weight, bias)
 
 def test_memory_of_half_precision_is_two_bytes_an_element():
     weight = nn.Parameter(torch.randn(64, 64))
-    optimizer = wrap(optim.RMSprop([weight]), ConfigurablePolicy({}, FP16Codec()))
+    optimizer = wrap(optim.RMSprop([weight]), ConfigurablePolicy({}, BF16Codec()))
     weight.grad = torch.ones(64, 64)
     optimizer.step()
     assert optimizer.store.get_memory_usage() == 2 * 64 * 64 + weight.element_size()

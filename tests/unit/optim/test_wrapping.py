@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -675,3 +677,26 @@ def test_a_parameter_whose_memory_is_replaced_is_stepped_where_it_is_now():
     weight.data = kept.clone()
     step(optimizer)
     assert old.equal(kept) and not weight.equal(kept)
+
+
+@pytest.mark.parametrize("kind", [optim.AdamW, optim.NAdam])
+def test_an_optimizer_that_nobody_has_is_freed_at_once(kind):
+    gc.disable()
+    try:
+        weight = weight_of()
+        optimizer = gradient.wrap(kind([weight]))
+        step(optimizer)
+        state = weakref.ref(optimizer.store.entries[weight]["exp_avg"].codes)
+        del optimizer
+        assert state() is None
+    finally:
+        gc.enable()
+
+
+def test_another_optimizer_made_of_the_class_of_a_wrapped_one_is_wrapped():
+    optimizer = gradient.wrap(optim.AdamW([weight_of()]))
+    other = type(optimizer)([weight_of()], lr=0.5)
+    assert type(other) is type(optimizer) and other is not optimizer
+    assert other.param_groups[0]["lr"] == 0.5
+    step(other)
+    assert other.store.get_memory_usage() < 3 * 64 * 64 and not optimizer.state

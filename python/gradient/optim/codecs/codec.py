@@ -62,9 +62,10 @@ class BuiltinCodec(Codec):
         """Pack a floating point tensor; see `gradient.coded.encode`."""
         return self.encode_as(tensor, number=0, count=None)
 
-    def encode_as(self, tensor: Tensor, *, number: int, count: int | None) -> Coded:
-        """Pack a tensor; by lot, drawn from these two, unless `count` is None."""
-        return coded.encode(tensor, self.kind, number=number, count=count, device=self._device())
+    def encode_as(self, tensor: Tensor, *, number: int, count: int | None, into: Any = None) -> Coded:
+        """Pack a tensor; by lot, drawn from these two, unless `count` is None. Memory of `into` is taken if it fits."""
+        into = into if isinstance(into, Coded) else None
+        return coded.encode(tensor, self.kind, number=number, count=count, device=self._device(), into=into)
 
     def decode(self, packed: Coded, device: torch.device | None = None) -> Tensor:
         """Unpack; the dtype is that of the tensor that was packed."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from gradient.errors import InvalidInputError
 from gradient.optim.codecs import Codec
@@ -56,7 +57,7 @@ class SelectivePolicy(Policy):
                 raise InvalidInputError(f"{rule!r} is no gradient.optim.Rule", code="bad-option")
         self.rules = list(rules)
         self.default = default or EightBitPolicy()
-        self._facts: dict[Tensor, ParameterFacts] = {}
+        self._facts: MutableMapping[Tensor, ParameterFacts] = WeakTensorKeyDictionary()
 
     def bind(self, facts: Mapping[Tensor, ParameterFacts]) -> None:
         """See `Policy.bind`."""
@@ -71,7 +72,8 @@ class SelectivePolicy(Policy):
                         code="names-unknown",
                         hint="give the model: gradient.wrap(optimizer, policy, model=model)",
                     )
-        self._facts = dict(facts)
+        # One policy may be that of several optimizers.
+        self._facts.update(facts)
         for policy in (self.default, *(rule.policy for rule in self.rules)):
             if policy is not None:
                 policy.bind(facts)
@@ -91,4 +93,7 @@ class SelectivePolicy(Policy):
 
     def __getstate__(self) -> dict[str, Any]:
         # Parameters are the run's; whoever takes a copy binds its own.
-        return {**vars(self), "_facts": {}}
+        return {**vars(self), "_facts": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _facts=WeakTensorKeyDictionary())
