@@ -39,7 +39,7 @@ FLOATS: dict[torch.dtype, Floating] = {
     torch.float16: "float16",
 }
 """What the kernels compute with, and what else values are kept as."""
-_PIECE = 1 << 20
+_PIECE = 1 << 16
 """Elements that torch's operations work on at a time."""
 WIDTHS: dict[str, torch.dtype] = {name: dtype for dtype, name in FLOATS.items()}
 
