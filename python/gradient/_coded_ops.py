@@ -25,11 +25,13 @@ _VARIANCE_SCALE_MIN = 2.0**-92
 _MASK = 0xFFFFFFFF
 
 
-def encode(kind: str, values: Tensor, codes: Tensor, scales: Tensor, row_len: int, lot: tuple[int, int] | None) -> None:
+def encode(
+    kind: str, values: Tensor, codes: Tensor, scales: Tensor, row_len: int, stochastic: tuple[int, int] | None
+) -> None:
     """Code `values`, one dimension, into `codes` and `scales`."""
     if kind == "fourth-root" and values.numel() and bool(values.amin() < 0):
         raise InvalidInputError("a second moment has a number that is less than zero")
-    key = None if lot is None else lot_key(*lot)
+    key = None if stochastic is None else stochastic_key(*stochastic)
     first = 0
     for start, stop, columns in _pieces(values.numel(), row_len):
         values_bk = _blocks(values[start:stop].float(), columns)
@@ -58,10 +60,10 @@ def decode(kind: str, codes: Tensor, scales: Tensor, values: Tensor, row_len: in
         first += len(codes_bk)
 
 
-def lot_key(number: int, count: int) -> int:
-    """Give what lots are drawn with; `Rounding::key` of the compiled module."""
+def stochastic_key(seed: int, draws: int) -> int:
+    """Give the key of stochastic rounding; `Rounding::key` of the compiled module."""
     wide = (1 << 64) - 1
-    word = (number * 0x9E3779B97F4A7C15 & wide) ^ ((count + 0x9E3779B97F4A7C15) & wide)
+    word = (seed * 0x9E3779B97F4A7C15 & wide) ^ ((draws + 0x9E3779B97F4A7C15) & wide)
     word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & wide
     word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & wide
     return (word ^ (word >> 31)) >> 32

@@ -426,9 +426,9 @@ class Moments:
     """
 
     def __new__(
-        cls, dtype: Floating, momentum: Moment, variance: Moment | None = None, *, row_len: int, number: int = 0
+        cls, dtype: Floating, momentum: Moment, variance: Moment | None = None, *, row_len: int, seed: int = 0
     ) -> Self:
-        """`dtype`: the parameter's; `row_len`: elements of a row, which blocks end with; `number`: what lots come from."""
+        """`dtype`: the parameter's; `row_len`: elements of a row, which blocks end with; `seed`: what stochastic rounding is drawn from."""
     @property
     def nbytes(self) -> int: ...
 
@@ -444,7 +444,7 @@ def step_adamw(
     threads: int,
     capability: str,
 ) -> None:
-    """Do a step: `lr, beta1, beta2, eps, weight_decay, decoupled, grad_factor, step, by lot`; see `gradient_optim::AdamW`."""
+    """Do a step: `lr, beta1, beta2, eps, weight_decay, decoupled, grad_factor, step, stochastic`; see `gradient_optim::AdamW`."""
 
 def step_sgd(
     groups: Sequence[tuple[tuple[float, float, float, float, bool, float, bool], Sequence[Entry]]],
@@ -467,11 +467,11 @@ def encode_moment(
     scales: object,
     *,
     row_len: int,
-    lot: tuple[int, int] | None = None,
+    stochastic: tuple[int, int] | None = None,
     threads: int,
     capability: str,
 ) -> None:
-    """Code a moment, `signed-sqrt` or `fourth-root`, into tensors that are there; `lot`: its number and the step."""
+    """Code a moment, `signed-sqrt` or `fourth-root`, into tensors that are there; `stochastic`: seed and draws of stochastic rounding."""
 
 def decode_moment(
     name: str,

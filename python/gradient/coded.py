@@ -53,16 +53,16 @@ class Coded:
         codes: The codes, in the shape and memory order of the tensor.
         scales: float32 [blocks]; None for kinds without.
         dtype: What decoding gives.
-        number: What lots are drawn from, beside `count`.
-        count: How often it was coded by lot before.
+        seed: What its stochastic rounding is drawn from, beside `draws`.
+        draws: How often it was rounded stochastically before.
     """
 
     kind: str
     codes: Tensor
     scales: Tensor | None
     dtype: torch.dtype
-    number: int = 0
-    count: int = 0
+    seed: int = 0
+    draws: int = 0
 
     @property
     def shape(self) -> torch.Size:
@@ -100,8 +100,8 @@ def encode(
     values: Tensor,
     kind: str,
     *,
-    number: int = 0,
-    count: int | None = None,
+    seed: int = 0,
+    draws: int | None = None,
     device: torch.device | str | None = None,
     into: Coded | None = None,
 ) -> Coded:
@@ -111,8 +111,8 @@ def encode(
         values: Floating point, strided, any device; for `fourth-root` not negative. One that is not dense is coded as
             if it were contiguous.
         kind: A row of the table above.
-        number: What lots are drawn from.
-        count: How often it was coded by lot before, for codes drawn by lot; None rounds to the nearest.
+        seed: What stochastic rounding is drawn from.
+        draws: How often it was rounded stochastically before; None rounds to the nearest.
         device: Where the codes go; default: where the values are.
         into: Codes whose memory is taken, if it fits.
 
@@ -132,22 +132,24 @@ def encode(
     if kind == "fourth-root" and into is not None and values.numel() and bool(values.amin() < 0):
         # The kernels ask for themselves, and have written something by then.
         raise InvalidInputError("a second moment has a number that is less than zero")
-    codes = zeros(values, kind, number=number, count=count or 0, into=into)
+    codes = zeros(values, kind, seed=seed, draws=draws or 0, into=into)
     source = values if values.dtype in FLOATS else values.float()
     if source.stride() != codes.codes.stride():
         source = torch.empty_like(codes.codes, dtype=source.dtype).copy_(source)
     length = row_len(codes.codes)
     assert codes.scales is not None, "these kinds have scales"
     assert length is not None, "zeros are dense"
-    lot = None if count is None else (number, count)
+    drawn = None if draws is None else (seed, draws)
     if values.device.type != "cpu":
-        _coded_ops.encode(kind, flat(source), flat(codes.codes), codes.scales, length, lot)
+        _coded_ops.encode(kind, flat(source), flat(codes.codes), codes.scales, length, drawn)
     elif values.numel():
         name = FLOATS[source.dtype]
-        _core.encode_moment(kind, name, flat(source), flat(codes.codes), codes.scales, row_len=length, lot=lot, **how())
+        _core.encode_moment(
+            kind, name, flat(source), flat(codes.codes), codes.scales, row_len=length, stochastic=drawn, **how()
+        )
     if device is None or torch.device(device) == values.device:
         return codes
-    return Coded(kind, codes.codes.to(device), codes.scales.to(device), values.dtype, number, codes.count)
+    return Coded(kind, codes.codes.to(device), codes.scales.to(device), values.dtype, seed, codes.draws)
 
 
 def settle(values: Tensor, before: Coded, factor: float) -> None:
@@ -200,7 +202,7 @@ def _pieces(whole: Coded) -> Iterator[tuple[slice, Coded]]:
             yield slice(row + column, stop), Coded(whole.kind, codes, scales, whole.dtype)
 
 
-def zeros(like: Tensor, kind: str, *, number: int = 0, count: int = 0, into: Coded | None = None) -> Coded:
+def zeros(like: Tensor, kind: str, *, seed: int = 0, draws: int = 0, into: Coded | None = None) -> Coded:
     """Code a tensor of zeros: shape, memory order, dtype and device are those of `like`, as far as it is dense.
 
     Memory that is taken from `into` is left as it is, to be written.
@@ -208,14 +210,14 @@ def zeros(like: Tensor, kind: str, *, number: int = 0, count: int = 0, into: Cod
     if into is not None and (into.kind, into.shape, into.codes.device) == (kind, like.shape, like.device):
         dense = row_len(like) is not None
         if kind in BLOCKWISE and (into.codes.stride() == like.stride() if dense else into.codes.is_contiguous()):
-            return Coded(kind, into.codes, into.scales, like.dtype, number, count)
+            return Coded(kind, into.codes, into.scales, like.dtype, seed, draws)
     codes = torch.zeros_like(like, dtype=BLOCKWISE.get(kind) or WIDTHS[kind], requires_grad=False)
     if kind in WIDTHS:
         return Coded(kind, codes, None, like.dtype)
     if row_len(codes) is None:
         codes = codes.contiguous()
     scales = torch.zeros(num_blocks(codes), dtype=torch.float32, device=like.device)
-    return Coded(kind, codes, scales, like.dtype, number, count)
+    return Coded(kind, codes, scales, like.dtype, seed, draws)
 
 
 def row_len(tensor: Tensor) -> int | None:

@@ -82,7 +82,7 @@ def assert_same_bits(found, expected):
 
 def assert_both_agree(values, kind, lot=None):
     number, count = lot or (0, None)
-    kernels = coded.encode(values, kind, number=number, count=count)
+    kernels = coded.encode(values, kind, seed=number, draws=count)
     codes, scales, back = by_operations(values, kind, lot)
     assert_same_bits(kernels.codes, codes)
     is_number = ~scales.isnan()
@@ -150,7 +150,7 @@ def test_a_second_moment_comes_back_within_half_a_code():
 def test_only_zero_is_zero(kind, count):
     values = given(kind, stress())
     values = values[values.isfinite().all(dim=1)]
-    made = coded.encode(values, kind, count=count)
+    made = coded.encode(values, kind, draws=count)
     assert not made.decode()[values == 0].any()
     if kind == "fourth-root":
         assert made.codes.ne(0).equal(values != 0)
@@ -162,7 +162,7 @@ def test_only_zero_is_zero(kind, count):
 def test_the_largest_of_a_block_and_its_sign_are_exact(kind, count):
     torch.manual_seed(4)
     values = given(kind, torch.randn(400, 64) * 10.0 ** torch.randint(-25, 38, (400, 1)))
-    found = coded.encode(values, kind, count=count).decode()
+    found = coded.encode(values, kind, draws=count).decode()
     place = values.abs().argmax(dim=1, keepdim=True)
     assert_same_bits(found.gather(1, place), values.gather(1, place))
 
@@ -172,8 +172,8 @@ def test_the_largest_of_a_block_and_its_sign_are_exact(kind, count):
 def test_what_was_decoded_is_coded_to_the_same_bits(kind, count):
     values = given(kind, stress())
     values = values[values.isfinite().all(dim=1)]
-    once = coded.encode(values, kind, count=count)
-    again = coded.encode(once.decode(), kind, count=count)
+    once = coded.encode(values, kind, draws=count)
+    again = coded.encode(once.decode(), kind, draws=count)
     assert_same_bits(again.decode().abs(), once.decode().abs())
     # Below the least scale the largest has not the largest code, and what is decoded has another scale.
     large = values.abs().amax(dim=1) >= (2.0**-112 if kind == "signed-sqrt" else 2.0**-92)
@@ -207,10 +207,10 @@ def test_whole_numbers_are_refused():
 def test_another_number_and_another_count_draw_other_codes_and_the_same_draw_the_same():
     torch.manual_seed(6)
     values = torch.randn(64, 64).square()
-    codes = {(number, count): coded.encode(values, "fourth-root", number=number, count=count).codes
+    codes = {(number, count): coded.encode(values, "fourth-root", seed=number, draws=count).codes
              for number in (0, 1, 2) for count in (0, 1, 2)}  # fmt: skip
     for one in codes:
-        assert codes[one].equal(coded.encode(values, "fourth-root", number=one[0], count=one[1]).codes)
+        assert codes[one].equal(coded.encode(values, "fourth-root", seed=one[0], draws=one[1]).codes)
         for other in codes:
             # Two independent draws differ in about a third of their codes.
             share = codes[one].ne(codes[other]).float().mean()
@@ -221,7 +221,7 @@ def test_lots_are_right_on_average_and_rounding_to_the_nearest_is_not():
     torch.manual_seed(7)
     values = torch.full((64, 64), 0.0123)
     values[:, 0] = 1.0
-    drawn = torch.stack([coded.encode(values, "fourth-root", count=count).decode() for count in range(100)])
+    drawn = torch.stack([coded.encode(values, "fourth-root", draws=count).decode() for count in range(100)])
     spread = drawn[:, :, 1:].std() / (drawn[:, :, 1:].numel() ** 0.5)
     assert abs(drawn[:, :, 1:].mean() - 0.0123) < 5 * spread
     nearest = coded.encode(values, "fourth-root").decode()[:, 1:].mean()
@@ -231,7 +231,7 @@ def test_lots_are_right_on_average_and_rounding_to_the_nearest_is_not():
 def test_lots_are_right_on_average_in_each_place_of_a_block():
     values = torch.full((256, 64), 0.3)
     values[:, 10] = 1.0
-    drawn = torch.stack([coded.encode(values, "fourth-root", number=9, count=count).decode() for count in range(40)])
+    drawn = torch.stack([coded.encode(values, "fourth-root", seed=9, draws=count).decode() for count in range(40)])
     mean, spread = drawn.mean(dim=(0, 1)), drawn.std(dim=(0, 1)) / (40 * 256) ** 0.5
     others = torch.arange(64) != 10
     assert bool(((mean - 0.3).abs() < 5 * spread)[others].all())
@@ -279,7 +279,7 @@ digest = hashlib.sha256()
 values = torch.randn(50, 333) * torch.logspace(-38, 38, 333)
 for kind, count in (("signed-sqrt", None), ("fourth-root", None), ("fourth-root", 3)):
     given = values.abs() if kind == "fourth-root" else values
-    made = coded.encode(given, kind, count=count)
+    made = coded.encode(given, kind, draws=count)
     for part in (made.codes, made.scales, made.decode()):
         digest.update(part.numpy().tobytes())
 for dtype in (torch.float32, torch.bfloat16, torch.float16):

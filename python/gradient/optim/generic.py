@@ -213,7 +213,7 @@ def _is_plain(value: Any, *, deep: bool) -> bool:
 def _copied(value: Any) -> Any:
     if isinstance(value, Coded):
         scales = None if value.scales is None else value.scales.clone()
-        return Coded(value.kind, value.codes.clone(), scales, value.dtype, value.number, value.count)
+        return Coded(value.kind, value.codes.clone(), scales, value.dtype, value.seed, value.draws)
     return value.clone() if isinstance(value, Tensor) else copy.copy(value) if isinstance(value, Counter) else value
 
 

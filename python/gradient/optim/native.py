@@ -34,7 +34,7 @@ class Rule:
         counts: Its state has a number of steps.
         takes: Says whether the kernels do what a group asks for.
         settings: Gives what a kernel is called with: group, number of the step, factor of the gradient, whether codes
-            are drawn by lot, whether it is the first step.
+            are rounded stochastically, whether it is the first step.
         step: The kernel.
     """
 
@@ -46,11 +46,13 @@ class Rule:
 
 
 def _adam(decoupled: bool) -> Rule:
-    def settings(group: Mapping[str, Any], number: int, factor: float, by_lot: bool, first: bool) -> tuple[Any, ...]:
+    def settings(
+        group: Mapping[str, Any], number: int, factor: float, is_stochastic: bool, first: bool
+    ) -> tuple[Any, ...]:
         beta1, beta2 = map(float, group["betas"])
         is_decoupled = bool(group.get("decoupled_weight_decay", decoupled))
         decay = float(group["weight_decay"])
-        return float(group["lr"]), beta1, beta2, float(group["eps"]), decay, is_decoupled, factor, number, by_lot
+        return float(group["lr"]), beta1, beta2, float(group["eps"]), decay, is_decoupled, factor, number, is_stochastic
 
     def takes(group: Mapping[str, Any]) -> bool:
         return not (group.get("amsgrad") or group.get("differentiable") or group.get("capturable"))
@@ -58,12 +60,12 @@ def _adam(decoupled: bool) -> Rule:
     return Rule(("exp_avg", "exp_avg_sq"), True, takes, settings, _core.step_adamw)
 
 
-def _sgd(group: Mapping[str, Any], number: int, factor: float, by_lot: bool, first: bool) -> tuple[Any, ...]:
+def _sgd(group: Mapping[str, Any], number: int, factor: float, is_stochastic: bool, first: bool) -> tuple[Any, ...]:
     momentum, dampening, decay = (float(group[key]) for key in ("momentum", "dampening", "weight_decay"))
     return float(group["lr"]), momentum, dampening, decay, bool(group["nesterov"]), factor, first
 
 
-def _lion(group: Mapping[str, Any], number: int, factor: float, by_lot: bool, first: bool) -> tuple[Any, ...]:
+def _lion(group: Mapping[str, Any], number: int, factor: float, is_stochastic: bool, first: bool) -> tuple[Any, ...]:
     beta1, beta2 = map(float, group["betas"])
     return float(group["lr"]), beta1, beta2, float(group["weight_decay"]), factor
 
@@ -171,19 +173,19 @@ class NativeSteps:
         for group, params in work:
             sign = -factor if group.get("maximize") else factor
             buckets: dict[tuple[int, bool, bool], list[tuple[Any, Tensor, Tensor]]] = {}
-            by_lot: dict[int, bool] = {}
+            is_stochastic: dict[int, bool] = {}
             for param in params:
                 slot = self.store.slots[param]
                 codec = slot.codec
-                if id(codec) not in by_lot:
-                    by_lot[id(codec)] = codec is not None and codec.draws_lots(beta2_of(group))
-                key = (slot.counter.value + 1 if self.rule.counts else 0, by_lot[id(codec)], slot.first)
+                if id(codec) not in is_stochastic:
+                    is_stochastic[id(codec)] = codec is not None and codec.is_stochastic(beta2_of(group))
+                key = (slot.counter.value + 1 if self.rule.counts else 0, is_stochastic[id(codec)], slot.first)
                 if param.numel():
                     views = slot.view(param), slot.view(param.grad)
                     buckets.setdefault(key, []).append((slot.moments, *views))
                 stepped.append((param, slot, key, group, sign))
-            calls += [(self.rule.settings(group, number, sign, lot, first), entries)
-                      for (number, lot, first), entries in buckets.items()]  # fmt: skip
+            calls += [(self.rule.settings(group, number, sign, stochastic, first), entries)
+                      for (number, stochastic, first), entries in buckets.items()]  # fmt: skip
         if not stepped:
             return
         expected = [self._exact(*one) for one in stepped] if self.measure else []
@@ -251,11 +253,11 @@ class NativeSteps:
         first: bool,
     ) -> None:
         variance = moments.get(self.rule.keys[1]) if len(self.rule.keys) > 1 else None
-        number = variance.number if isinstance(variance, Coded) else 0
+        seed = variance.seed if isinstance(variance, Coded) else 0
         codec = codecs.get(self.rule.keys[1]) if isinstance(variance, Coded) and variance.scales is not None else None
         length = coded.row_len(param)
         assert length is not None, "only dense parameters come here"
-        held = _core.Moments(FLOATS[param.dtype], *map(_memory, moments.values()), row_len=length, number=number)
+        held = _core.Moments(FLOATS[param.dtype], *map(_memory, moments.values()), row_len=length, seed=seed)
         self.store.slots[param] = Slot(
             held,
             counter,
@@ -280,18 +282,18 @@ class NativeSteps:
         if fits and held == kind:
             # What it decodes to is what torch would have beside this parameter.
             same = not isinstance(value, Coded) or value.dtype == param.dtype
-            return value if same else Coded(value.kind, lies, value.scales, param.dtype, value.number, value.count)
+            return value if same else Coded(value.kind, lies, value.scales, param.dtype, value.seed, value.draws)
         plain = torch.empty_like(param, dtype=torch.float32, requires_grad=False).copy_(full(value, "cpu"))
         if kind == "float32":
             return plain if param.dtype == torch.float32 else Coded(kind, plain, None, param.dtype)
-        number = value.number if isinstance(value, Coded) else self.store.new_number() if kind == "fourth-root" else 0
-        made = coded.encode(plain, kind, number=number)
-        return Coded(kind, made.codes, made.scales, param.dtype, number)
+        seed = value.seed if isinstance(value, Coded) else self.store.new_seed() if kind == "fourth-root" else 0
+        made = coded.encode(plain, kind, seed=seed)
+        return Coded(kind, made.codes, made.scales, param.dtype, seed)
 
     def _zeros(self, param: Tensor, kind: str) -> Any:
         if kind == FLOATS[param.dtype]:
             return torch.zeros_like(param, requires_grad=False)
-        return coded.zeros(param, kind, number=self.store.new_number() if kind == "fourth-root" else 0)
+        return coded.zeros(param, kind, seed=self.store.new_seed() if kind == "fourth-root" else 0)
 
     def _recode(self, param: Tensor, step: int, beta2: float | None) -> None:
         """Ask the policy again, and code what it wants otherwise."""

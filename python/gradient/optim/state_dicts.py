@@ -99,8 +99,8 @@ def _given(value: Any, param: Tensor) -> Any:
     if not isinstance(value, Coded):
         return full(value, param.device)
     parts = {"codes": value.codes} if value.scales is None else {"codes": value.codes, "scales": value.scales}
-    facts = {"kind": value.kind, "dtype": str(value.dtype).removeprefix("torch."), "number": value.number}
-    return {_MARK: _VERSION, **facts, "count": value.count, **parts}
+    facts = {"kind": value.kind, "dtype": str(value.dtype).removeprefix("torch."), "seed": value.seed}
+    return {_MARK: _VERSION, **facts, "draws": value.draws, **parts}
 
 
 def _taken(box: Box, param: Any) -> Any:
@@ -131,7 +131,7 @@ def from_parts(parts: Mapping[str, Any], key: Any, param: Tensor) -> Coded:
     """
     kind, codes, scales = parts.get("kind"), parts.get("codes"), parts.get("scales")
     dtype = getattr(torch, str(parts.get("dtype")), None)
-    number, count = (_whole(parts.get(name), f"{name} of {key}") for name in ("number", "count"))
+    seed, draws = (_whole(parts.get(name), f"{name} of {key}") for name in ("seed", "draws"))
     wanted = BLOCKWISE.get(str(kind)) or WIDTHS.get(str(kind))
     problem = None
     if parts.get(_MARK) != _VERSION or wanted is None:
@@ -156,7 +156,7 @@ def from_parts(parts: Mapping[str, Any], key: Any, param: Tensor) -> Coded:
     codes = codes.to(param.device, copy=True)
     scales = None if kind not in BLOCKWISE or scales is None else scales.to(param.device, copy=True).contiguous()
     assert isinstance(dtype, torch.dtype), "it was checked"
-    return Coded(str(kind), codes, scales, dtype, number, count)
+    return Coded(str(kind), codes, scales, dtype, seed, draws)
 
 
 def _whole(value: Any, what: str) -> int:

@@ -65,7 +65,7 @@ class StateStore:
     slots: dict[Tensor, Any] = field(default_factory=dict)
     choose: Callable[[Tensor, Mapping[Any, Any]], Mapping[Any, Codec]] | None = None
     _measured: dict[Any, dict[Tensor, tuple[float, float]]] = field(default_factory=dict)
-    _next_number: int | None = None
+    _next_seed: int | None = None
 
     def get_memory_usage(self) -> int:
         """Give the bytes that the state takes: codes, scales, what is kept in full, and 8 for each number."""
@@ -161,7 +161,7 @@ class StateStore:
         Args:
             value: The tensor.
             codec: The codec.
-            before: How its place was kept before; lots go on from there, and its memory is taken.
+            before: How its place was kept before; its seed and its memory are taken.
             beta2: See `commit`.
 
         Returns:
@@ -172,17 +172,17 @@ class StateStore:
             return Packed(codec, _pinned(packed) if self.pin_memory else packed, value.shape, value.dtype)
         if codec.kind == FLOATS.get(value.dtype) and not codec.offload_to_cpu:
             return value
-        number, count = 0, None
+        seed, draws = 0, None
         if codec.kind == "fourth-root":
             is_known = isinstance(before, Coded) and before.kind == codec.kind
-            number = before.number if is_known else self.new_number()
-            if codec.draws_lots(beta2):
-                count = before.count + 1 if is_known else 0
+            seed = before.seed if is_known else self.new_seed()
+            if codec.is_stochastic(beta2):
+                draws = before.draws + 1 if is_known else 0
         if not self.pin_memory:
-            return codec.encode_as(value, number=number, count=count, into=before)
-        coded = codec.encode_as(value, number=number, count=count)
+            return codec.encode_as(value, seed=seed, draws=draws, into=before)
+        coded = codec.encode_as(value, seed=seed, draws=draws)
         scales = None if coded.scales is None else _pinned(coded.scales)
-        return Coded(coded.kind, _pinned(coded.codes), scales, coded.dtype, coded.number, coded.count)
+        return Coded(coded.kind, _pinned(coded.codes), scales, coded.dtype, coded.seed, coded.draws)
 
     def measure(self, param: Tensor, key: Any, value: Tensor, kept: Any) -> None:
         """Measure what coding has done to a tensor."""
@@ -198,13 +198,13 @@ class StateStore:
         parts: tuple[dict[Tensor, Any], ...] = (self.entries, self.steps, self.slots, *self._measured.values())
         for part in parts:
             part.pop(param, None)
-        self._next_number = None
+        self._next_seed = None
 
     def clear(self) -> None:
         """Forget all state."""
         for part in (self.entries, self.steps, self.slots, self._measured):
             part.clear()
-        self._next_number = None
+        self._next_seed = None
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
@@ -217,23 +217,23 @@ class StateStore:
             for part, content in zip(parts, (*before[0], before[1]), strict=True):
                 part.clear()
                 part.update(content)
-            self._next_number = None
+            self._next_seed = None
             raise
 
     def counter(self, param: Tensor) -> Counter:
         """Give the number of steps of a parameter whose state has none, to be counted up."""
         return self.steps.setdefault(param, Counter(0))
 
-    def new_number(self) -> int:
-        """Give what the lots of a tensor are drawn from: one more than any has, as after a resume."""
-        if self._next_number is None:
+    def new_seed(self) -> int:
+        """Give the seed of a tensor's stochastic rounding: one more than any has, as after a resume."""
+        if self._next_seed is None:
             kept = (value for entry in self._by_parameter() for value in entry.values() if isinstance(value, Coded))
-            self._next_number = max((value.number + 1 for value in kept if value.kind == "fourth-root"), default=0)
-        self._next_number += 1
-        return self._next_number - 1
+            self._next_seed = max((value.seed + 1 for value in kept if value.kind == "fourth-root"), default=0)
+        self._next_seed += 1
+        return self._next_seed - 1
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "slots": {}, "choose": None, "_measured": {}, "_next_number": None}
+        return {**vars(self), "slots": {}, "choose": None, "_measured": {}, "_next_seed": None}
 
     def __repr__(self) -> str:
         return f"StateStore({len(self.entries)} parameters, {self.get_memory_usage():,} bytes)"

@@ -42,7 +42,7 @@ def node(flat: Flattener, value: Any, path: Path) -> object:
     if value.scales is not None:
         parts["scales"] = flat.tensor(value.scales, (*path, "scales"))
     dtype = tensors.DTYPES[value.dtype]
-    return Named(NAME, parts, {"kind": value.kind, "dtype": dtype, "number": value.number, "count": value.count})
+    return Named(NAME, parts, {"kind": value.kind, "dtype": dtype, "seed": value.seed, "draws": value.draws})
 
 
 def is_coded(node: Any) -> bool:
@@ -55,13 +55,13 @@ def misfit(node: Named) -> str | None:
     extra, parts = node.extra, node.value
     if not isinstance(extra, dict) or not isinstance(parts, dict):
         return "it is no mapping"
-    kind, numbers = extra.get("kind"), [extra.get("number"), extra.get("count")]
+    kind, numbers = extra.get("kind"), [extra.get("seed"), extra.get("draws")]
     codes: Any = parts.get("codes")
     scales: Any = parts.get("scales")
     if kind not in BLOCKWISE and kind not in WIDTHS:
         return f"its kind {kind!r} is one that this version does not know"
     if any(type(number) is not int or number < 0 for number in numbers):
-        return "it has no number to draw from"
+        return "it has no seed of its stochastic rounding"
     dtype = tensors.NAMES_TO_DTYPES.get(str(extra.get("dtype")))
     if dtype is None or not dtype.is_floating_point:
         return f"it decodes to {extra.get('dtype')!r}"
@@ -82,7 +82,7 @@ def build(builder: Unflattener, node: Named, path: Path) -> Coded:
     extra: Any = node.extra
     parts = {key: builder.value(part, (*path, key)) for key, part in stored.items()}
     dtype = tensors.dtype_of(extra["dtype"])
-    return Coded(extra["kind"], parts["codes"], parts.get("scales"), dtype, extra["number"], extra["count"])
+    return Coded(extra["kind"], parts["codes"], parts.get("scales"), dtype, extra["seed"], extra["draws"])
 
 
 def decoded(named: Any, read: Callable[[Any], Tensor]) -> Tensor:

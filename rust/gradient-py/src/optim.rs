@@ -91,22 +91,16 @@ pub struct Moments {
     variance: Held,
     width: Width,
     row_len: usize,
-    number: u64,
+    seed: u64,
 }
 
 #[pymethods]
 impl Moments {
     #[new]
-    #[pyo3(signature = (dtype, momentum, variance=None, *, row_len, number=0))]
-    fn new(
-        dtype: &str,
-        momentum: Given<'_>,
-        variance: Option<Given<'_>>,
-        row_len: usize,
-        number: u64,
-    ) -> PyResult<Self> {
+    #[pyo3(signature = (dtype, momentum, variance=None, *, row_len, seed=0))]
+    fn new(dtype: &str, momentum: Given<'_>, variance: Option<Given<'_>>, row_len: usize, seed: u64) -> PyResult<Self> {
         let (momentum, variance) = (Held::new(Some(momentum))?, Held::new(variance)?);
-        Ok(Self { momentum, variance, width: Width::of(dtype)?, row_len, number })
+        Ok(Self { momentum, variance, width: Width::of(dtype)?, row_len, seed })
     }
 
     #[getter]
@@ -208,7 +202,7 @@ fn step<S, R: Send + Sync>(
                 momentum: moments.momentum.moment(&mut slices)?,
                 variance: moments.variance.moment(&mut slices)?,
                 row_len: moments.row_len,
-                key: Rounding::key(moments.number, number),
+                key: Rounding::key(moments.seed, number),
             });
         }
         stepped.push((rule, tensors));
@@ -218,7 +212,7 @@ fn step<S, R: Send + Sync>(
 
 /// Codes a moment: `signed-sqrt` or `fourth-root`.
 #[pyfunction]
-#[pyo3(signature = (name, dtype, values, codes, scales, *, row_len, lot=None, threads, capability))]
+#[pyo3(signature = (name, dtype, values, codes, scales, *, row_len, stochastic=None, threads, capability))]
 #[expect(clippy::too_many_arguments, reason = "all of a tensor")]
 pub(crate) fn encode_moment(
     name: &str,
@@ -227,7 +221,7 @@ pub(crate) fn encode_moment(
     codes: Bound<'_, PyAny>,
     scales: Bound<'_, PyAny>,
     row_len: usize,
-    lot: Option<(u64, u64)>,
+    stochastic: Option<(u64, u64)>,
     threads: usize,
     capability: &str,
 ) -> PyResult<()> {
@@ -245,7 +239,7 @@ pub(crate) fn encode_moment(
         }
         "fourth-root" => {
             let codes = self::codes(&mut slices)?;
-            let key = lot.map(|(number, step)| Rounding::key(number, step));
+            let key = stochastic.map(|(seed, draws)| Rounding::key(seed, draws));
             with_crew(py, threads, |crew| encode_variance(values, codes, row_len, key, kind, crew))
         }
         other => Err(PyValueError::new_err(format!("there are no codes called {other}"))),

@@ -77,14 +77,14 @@ def test_by_lot_values_are_right_on_average_and_neighbours_at_most():
     step = scales * (((below + 1) / 255) ** 4 - (below / 255) ** 4)
     total = torch.zeros_like(values, dtype=torch.float64)
     for count in range(400):
-        packed = codec.encode_as(values, number=3, count=count)
+        packed = codec.encode_as(values, seed=3, draws=count)
         assert bool(((packed.codes - exact).abs() < 1 + 1e-4).all())
         total += packed.decode()
     # A draw has a deviation of at most half a step, the mean of 400 of a fortieth: six of them.
     assert bool(((total / 400 - values).abs() <= 0.15 * step + 1e-6).all())
     assert (total / 400 - values).div(step).mean().abs() < 0.003
-    assert codec.encode_as(values, number=3, count=1).codes.ne(codec.encode_as(values, number=4, count=1).codes).any()
-    assert codec.encode_as(values, number=3, count=1).codes.equal(codec.encode_as(values, number=3, count=1).codes)
+    assert codec.encode_as(values, seed=3, draws=1).codes.ne(codec.encode_as(values, seed=4, draws=1).codes).any()
+    assert codec.encode_as(values, seed=3, draws=1).codes.equal(codec.encode_as(values, seed=3, draws=1).codes)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_by_lot_values_are_right_on_average_and_neighbours_at_most():
 )
 def test_lots_are_drawn_where_an_average_would_not_move_otherwise(rounding, expected):
     codec = FourthRootCodec(rounding)
-    assert [codec.draws_lots(beta2) for beta2 in (None, 0.999, 0.99, 0.95, 0.0)] == expected
+    assert [codec.is_stochastic(beta2) for beta2 in (None, 0.999, 0.99, 0.95, 0.0)] == expected
 
 
 def test_codecs_with_the_same_options_are_equal_and_survive_copies():

@@ -130,7 +130,7 @@ def held(trainer: Trainer) -> list[Any]:
         entry = {}
         for key, value in store.entries.get(param, {}).items():
             if isinstance(value, Coded):
-                entry[key] = value.kind, plain(value.codes), plain(value.scales), value.number, value.count
+                entry[key] = value.kind, plain(value.codes), plain(value.scales), value.seed, value.draws
             else:
                 entry[key] = plain(kept.full(value, "cpu"))
         found.append((entry, store.steps[param].value if param in store.steps else None))
@@ -521,13 +521,13 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], None]] = {
     "dtype-unknown": lambda part: part.update(dtype="float31"),
     "dtype-of-whole-numbers": lambda part: part.update(dtype="int8"),
     "dtype-no-dtype": lambda part: part.update(dtype="nn"),
-    "number-negative": lambda part: part.update(number=-1),
-    "number-no-number": lambda part: part.update(number="many"),
-    "number-with-a-fraction": lambda part: part.update(number=1.5),
-    "number-beyond-64-bits": lambda part: part.update(number=1 << 64),
-    "count-negative": lambda part: part.update(count=-1),
+    "seed-negative": lambda part: part.update(seed=-1),
+    "seed-no-number": lambda part: part.update(seed="many"),
+    "seed-with-a-fraction": lambda part: part.update(seed=1.5),
+    "seed-beyond-64-bits": lambda part: part.update(seed=1 << 64),
+    "draws-negative": lambda part: part.update(draws=-1),
     **{f"without-{key}": lambda part, key=key: part.pop(key)
-       for key in ("kind", "codes", "scales", "dtype", "number", "count")},
+       for key in ("kind", "codes", "scales", "dtype", "seed", "draws")},
 }  # fmt: skip
 
 
@@ -662,7 +662,7 @@ def test_whoever_rebuilds_the_mappings_of_a_state_dict_gets_plain_dicts() -> Non
     trainer = Trainer().train(1)
     given = trainer.optimizer.state_dict()
     found = given["state"][0]
-    made = type(found)({key: value for key, value in found.items()})
+    made = type(found)(dict(found.items()))
     assert type(made) is dict and list(made) == list(found)
     assert type(type(found)([("a", 1)])) is dict and type(found)(a=1) == {"a": 1}
     seen: list[Tensor] = []

@@ -47,7 +47,7 @@ def held(optimizer):
     found = []
     for entry in optimizer.store.entries.values():
         for key, value in entry.items():
-            for name in ("codes", "scales", "number", "count", "value"):
+            for name in ("codes", "scales", "seed", "draws", "value"):
                 part = getattr(value, name, None)
                 found.append((key, name, part.tolist() if isinstance(part, torch.Tensor) else part))
             found.append((key, value.tolist() if isinstance(value, torch.Tensor) else None))

@@ -60,12 +60,12 @@ class BuiltinCodec(Codec):
 
     def encode(self, tensor: Tensor) -> Coded:
         """Pack a floating point tensor; see `gradient.coded.encode`."""
-        return self.encode_as(tensor, number=0, count=None)
+        return self.encode_as(tensor, seed=0, draws=None)
 
-    def encode_as(self, tensor: Tensor, *, number: int, count: int | None, into: Any = None) -> Coded:
-        """Pack a tensor; by lot, drawn from these two, unless `count` is None. Memory of `into` is taken if it fits."""
+    def encode_as(self, tensor: Tensor, *, seed: int, draws: int | None, into: Any = None) -> Coded:
+        """Pack a tensor; rounded stochastically unless `draws` is None. Memory of `into` is taken if it fits."""
         into = into if isinstance(into, Coded) else None
-        return coded.encode(tensor, self.kind, number=number, count=count, device=self._device(), into=into)
+        return coded.encode(tensor, self.kind, seed=seed, draws=draws, device=self._device(), into=into)
 
     def decode(self, packed: Coded, device: torch.device | None = None) -> Tensor:
         """Unpack; the dtype is that of the tensor that was packed."""
@@ -75,8 +75,8 @@ class BuiltinCodec(Codec):
         """Say how many bytes codes and scales take."""
         return packed.nbytes
 
-    def draws_lots(self, beta2: float | None) -> bool:
-        """Tell whether codes are drawn by lot for an average that keeps so much of itself a step; None if unknown."""
+    def is_stochastic(self, beta2: float | None) -> bool:
+        """Tell whether rounding is stochastic for an average that keeps so much of itself a step; None if unknown."""
         return False
 
     def _device(self) -> torch.device | None:

@@ -8,7 +8,7 @@ from gradient.errors import InvalidInputError
 from gradient.optim.codecs.codec import BuiltinCodec
 
 LOTS_FROM = 0.99
-"""An average that keeps so much of itself a step moves by less than a code, and is drawn by lot."""
+"""An average that keeps so much of itself a step moves by less than a code, and is rounded stochastically."""
 
 
 class FourthRootCodec(BuiltinCodec):
@@ -17,9 +17,9 @@ class FourthRootCodec(BuiltinCodec):
     Zero stays zero and nothing else becomes it: an update never divides by a second moment that was rounded away.
 
     Args:
-        rounding: "nearest"; "stochastic" draws codes by lot so that values are right on average; "auto" does that where
-            beta2 is 0.99 or more, where rounding to the nearest would keep an average from moving. Lots are a function
-            of a number of the parameter and of its steps, the same on every machine.
+        rounding: "nearest"; "stochastic" so that values are right on average; "auto" does that where
+            beta2 is 0.99 or more, where rounding to the nearest would keep an average from moving. What is drawn is
+            a function of a seed of the parameter and of its steps, the same on every machine.
         offload_to_cpu: See `BuiltinCodec`.
     """
 
@@ -35,8 +35,8 @@ class FourthRootCodec(BuiltinCodec):
             )
         self.rounding = rounding
 
-    def draws_lots(self, beta2: float | None) -> bool:
-        """See `BuiltinCodec.draws_lots`."""
+    def is_stochastic(self, beta2: float | None) -> bool:
+        """See `BuiltinCodec.is_stochastic`."""
         if self.rounding == "auto":
             return beta2 is None or beta2 >= LOTS_FROM
         return self.rounding == "stochastic"
