@@ -90,6 +90,12 @@ def unboxed(optimizer: OptimizerWrapper, state: Mapping[Any, Any]) -> OptimizerS
         store.clear()
         is_lossy = optimizer.set_held_states({key: one for key, one in taken.items() if isinstance(key, Tensor)}, steps)
         store.entries |= {key: value for key, value in taken.items() if not isinstance(key, Tensor)}
+        for param, box in state.items():
+            # What is coded by now needs no memory of its own.
+            kept, given = store.entries.get(param, {}), box.value
+            for key in kept if isinstance(param, Tensor) else ():
+                if isinstance(kept[key], Tensor) and kept[key] is given.get(key):
+                    kept[key] = kept[key].clone()
     if is_lossy:
         say_once("the state that was loaded is in full precision, and was coded as the policy says")
     return OptimizerState(store)
@@ -104,7 +110,7 @@ def _given(value: Any, param: Tensor) -> Any:
 
 
 def _taken(box: Box, param: Any) -> Any:
-    """Give a parameter's state in memory of its own, coded where it was given so."""
+    """Give a parameter's state with dtypes as torch loads them, coded where it was given so."""
     if not isinstance(box.value, Mapping):
         return box.value
     return {key: _one(part, key, param, box.is_native) for key, part in box.value.items()}
@@ -116,11 +122,11 @@ def _one(value: Any, key: Any, param: Any, is_native: bool) -> Any:
     if not isinstance(value, Tensor) or not isinstance(param, Tensor):
         return value
     if key == "step":
-        return value.clone()
+        return value
     # Torch gives whatever it loads the dtype of the parameter; what comes from here has the dtype that it had.
     is_cast = not is_native and value.is_floating_point() and param.is_floating_point()
     dtype = param.dtype if is_cast else value.dtype
-    return value.to(device=param.device, dtype=dtype, copy=True)
+    return value.to(device=param.device, dtype=dtype)
 
 
 def from_parts(parts: Mapping[str, Any], key: Any, param: Tensor) -> Coded:
