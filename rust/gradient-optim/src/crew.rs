@@ -1,6 +1,6 @@
 //! The threads that share a step.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
@@ -36,6 +36,26 @@ impl Crew {
         Ok(Self { others: Some(others) })
     }
 
+    /// The crew of so many threads that this process has, made where there is none.
+    ///
+    /// # Errors
+    /// The system gives no more threads.
+    pub fn shared(num_threads: usize) -> Result<Arc<Self>, ThreadPoolBuildError> {
+        let process = std::process::id();
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |kept: &&Shared| (kept.process, kept.num_threads) == (process, num_threads);
+        if let Some(Shared { crew, .. }) = shared.as_ref().filter(same) {
+            return Ok(crew.clone());
+        }
+        let crew = Arc::new(Self::new(num_threads)?);
+        let before = shared.replace(Shared { process, num_threads, crew: crew.clone() });
+        if let Some(before) = before.filter(|before| before.process != process) {
+            // Its threads are the parent's: there is nobody here to be told to stop.
+            std::mem::forget(before);
+        }
+        Ok(crew)
+    }
+
     /// Does `work` on each piece, of `numel` elements together.
     pub(crate) fn each<T: Send>(&self, pieces: Vec<T>, numel: usize, work: impl Fn(T) + Sync) {
         let num_others = (numel / WORTH).min(pieces.len()).saturating_sub(1);
@@ -58,3 +78,12 @@ impl Crew {
         });
     }
 }
+
+/// A crew, and the process that made it: threads do not come along when a process forks.
+struct Shared {
+    process: u32,
+    num_threads: usize,
+    crew: Arc<Crew>,
+}
+
+static SHARED: Mutex<Option<Shared>> = Mutex::new(None);

@@ -1,7 +1,5 @@
 //! Steps of optimizers on coded state, and whole moments as codes and back.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use bytemuck::Pod;
 use gradient_optim::{
     AdamW, Codes, Crew, Fixed, FixedCodes, Floats, LaneKind, Lion, Moment, OptimError, Rounding, Sgd, Tensor,
@@ -336,39 +334,13 @@ fn fixed<'s>(slices: &mut impl Iterator<Item = Slice<'s>>, width: Width) -> PyRe
     })
 }
 
-/// A crew of so many threads, made by this process: threads do not come along when a process forks.
-struct Hired {
-    process: u32,
-    num_threads: usize,
-    crew: Arc<Crew>,
-}
-
-static HIRED: Mutex<Option<Hired>> = Mutex::new(None);
-
-fn hire(num_threads: usize) -> PyResult<Arc<Crew>> {
-    let process = std::process::id();
-    let mut hired = HIRED.lock().unwrap_or_else(PoisonError::into_inner);
-    let same = |kept: &&Hired| (kept.process, kept.num_threads) == (process, num_threads);
-    if let Some(Hired { crew, .. }) = hired.as_ref().filter(same) {
-        return Ok(crew.clone());
-    }
-    let crew = Crew::new(num_threads).map_err(|error| PyValueError::new_err(format!("no threads: {error}")))?;
-    let crew = Arc::new(crew);
-    let before = hired.replace(Hired { process, num_threads, crew: crew.clone() });
-    if let Some(before) = before.filter(|before| before.process != process) {
-        // Its threads are the parent's: there is nobody here to be told to stop.
-        std::mem::forget(before);
-    }
-    Ok(crew)
-}
-
 /// Runs `work` without the interpreter, on so many threads.
 fn with_crew(
     py: Python<'_>,
     num_threads: usize,
     work: impl FnOnce(&Crew) -> Result<(), OptimError> + Send,
 ) -> PyResult<()> {
-    let crew = hire(num_threads.max(1))?;
+    let crew = Crew::shared(num_threads).map_err(|error| PyValueError::new_err(format!("no threads: {error}")))?;
     py.detach(|| work(&crew)).map_err(|error| {
         let facts = pyo3::types::PyDict::new(py);
         raise(py, "InvalidInputError", &error.to_string(), &facts)
