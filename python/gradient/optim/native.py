@@ -146,7 +146,7 @@ class NativeSteps:
         self.measure = measure
 
     def takes(self, param: Tensor) -> bool:
-        """Tell whether the kernels step this parameter; nothing is changed.
+        """Tell whether the kernels step this parameter; no state is changed.
 
         Raises:
             InvalidInputError: It has another shape than its state.
@@ -155,7 +155,10 @@ class NativeSteps:
         if grad is None or grad.layout is not torch.strided or type(grad) not in _EXACT or grad.dtype != param.dtype:
             return False
         slot = self.store.slots.get(param)
-        return (slot is not None and slot.fits(param)) or self._codecs(param) is not None
+        if slot is not None and slot.fits(param):
+            return True
+        self.store.slots.pop(param, None)
+        return self._codecs(param) is not None
 
     def step(self, work: list[tuple[Mapping[str, Any], list[Tensor]]], factor: float) -> None:
         """Do a step on parameters that `takes` has said yes to.
@@ -164,25 +167,19 @@ class NativeSteps:
             work: Groups and their parameters.
             factor: What gradients are multiplied by.
         """
-        for _, params in work:
-            for param in params:
-                slot = self.store.slots.get(param)
-                if slot is None or not slot.fits(param):
-                    self._prepare(param)
-        calls, stepped = [], []
+        calls, stepped, slots = [], [], self.store.slots
         for group, params in work:
             sign = -factor if group.get("maximize") else factor
             buckets: dict[tuple[int, bool, bool], list[tuple[Any, Tensor, Tensor]]] = {}
             is_stochastic: dict[int, bool] = {}
             for param in params:
-                slot = self.store.slots[param]
+                slot = slots.get(param) or self._prepare(param)
                 codec = slot.codec
                 if id(codec) not in is_stochastic:
                     is_stochastic[id(codec)] = codec is not None and codec.is_stochastic(beta2_of(group))
                 key = (slot.counter.value + 1 if self.rule.counts else 0, is_stochastic[id(codec)], slot.first)
                 if param.numel():
-                    views = slot.view(param), slot.view(param.grad)
-                    buckets.setdefault(key, []).append((slot.moments, *views))
+                    buckets.setdefault(key, []).append((slot.moments, slot.view(param), slot.view(param.grad)))
                 stepped.append((param, slot, key, group, sign))
             calls += [(self.rule.settings(group, number, sign, stochastic, first), entries)
                       for (number, stochastic, first), entries in buckets.items()]  # fmt: skip
@@ -229,7 +226,7 @@ class NativeSteps:
         entry = self.store.entries.get(param, {})
         return Counter.of(entry.get("step", 0)) if self.rule.counts else self.store.steps.get(param, Counter(0))
 
-    def _prepare(self, param: Tensor) -> None:
+    def _prepare(self, param: Tensor) -> Slot:
         """Make what the kernels take of a parameter that they take, and the state of one that has none."""
         codecs = self._codecs(param)
         assert codecs is not None, "takes said yes"
@@ -242,7 +239,7 @@ class NativeSteps:
             # Where torch has it.
             others = {"step": counter, **{key: value for key, value in others.items() if key != "step"}}
         self.store.entries[param] = {**others, **moments}
-        self._slot(param, counter, moments, codecs, first)
+        return self._slot(param, counter, moments, codecs, first)
 
     def _slot(
         self,
@@ -251,14 +248,14 @@ class NativeSteps:
         moments: dict[str, Any],
         codecs: Mapping[str, BuiltinCodec | None],
         first: bool,
-    ) -> None:
+    ) -> Slot:
         variance = moments.get(self.rule.keys[1]) if len(self.rule.keys) > 1 else None
         seed = variance.seed if isinstance(variance, Coded) else 0
         codec = codecs.get(self.rule.keys[1]) if isinstance(variance, Coded) and variance.scales is not None else None
         length = coded.row_len(param)
         assert length is not None, "only dense parameters come here"
         held = _core.Moments(FLOATS[param.dtype], *map(_memory, moments.values()), row_len=length, seed=seed)
-        self.store.slots[param] = Slot(
+        self.store.slots[param] = slot = Slot(
             held,
             counter,
             first,
@@ -270,6 +267,7 @@ class NativeSteps:
             param.is_contiguous(),
             [(value, value.data_ptr()) for value in moments.values() if isinstance(value, Tensor)],
         )
+        return slot
 
     def _moment(self, param: Tensor, value: Any, codec: BuiltinCodec | None) -> Any:
         """Give a moment in the form that its codec has, in the parameter's shape and order."""
