@@ -1,6 +1,6 @@
 """A training script with a wrapped optimizer, run as a child: says each step, and at the end what the weights are.
 
-Data is a function of the step. It commits to a workspace in the folder that it is given, and goes on from what it finds.
+Data is a function of the step. It commits to a workspace in the folder that it is given, and goes on from there.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class NativeSteps:
                     is_stochastic[id(codec)] = codec is not None and codec.is_stochastic(beta2_of(group))
                 key = (slot.counter.value + 1 if self.rule.counts else 0, is_stochastic[id(codec)], slot.first)
                 if param.numel():
-                    buckets.setdefault(key, []).append((slot.moments, slot.view(param), slot.view(param.grad)))
+                    buckets.setdefault(key, []).append((slot.moments, slot.view(param), slot.view(param.grad)))  # type: ignore[arg-type]
                 stepped.append((param, slot, key, group, sign))
             calls += [(self.rule.settings(group, number, sign, stochastic, first), entries)
                       for (number, stochastic, first), entries in buckets.items()]  # fmt: skip
