@@ -27,8 +27,13 @@ def enable_gradient_checkpointing(model: nn.Module, use_reentrant: bool = True) 
     takes_options = "gradient_checkpointing_kwargs" in taken or any(
         parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken.values()
     )
-    # Older models take nothing.
-    enable(**({"gradient_checkpointing_kwargs": {"use_reentrant": use_reentrant}} if takes_options else {}))
+    if takes_options:
+        enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
+    elif "use_reentrant" in taken:
+        enable(use_reentrant=use_reentrant)
+    else:
+        # Older models take nothing.
+        enable()
     return True
 
 
