@@ -40,7 +40,8 @@ FLOATS: dict[torch.dtype, Floating] = {
 }
 """What the kernels compute with, and what else values are kept as."""
 _PIECE = 1 << 16
-"""Elements that torch's operations work on at a time."""
+"""Elements that torch's operations work on at a time on the CPU: what a cache holds."""
+_PIECE_ELSEWHERE = 1 << 22
 WIDTHS: dict[str, torch.dtype] = {name: dtype for dtype, name in FLOATS.items()}
 
 
@@ -192,7 +193,8 @@ def _pieces(whole: Coded) -> Iterator[tuple[slice, Coded]]:
     if not numel:
         return
     length = numel if length < BLOCK else length
-    rows, width = max(_PIECE // length, 1) * length, min(length, _PIECE)
+    size = _PIECE if whole.codes.device.type == "cpu" else _PIECE_ELSEWHERE
+    rows, width = max(size // length, 1) * length, min(length, size)
     for row in range(0, numel, rows):
         for column in range(0, length, width):
             stop = row + rows if width == length else row + min(column + width, length)
