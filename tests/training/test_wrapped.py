@@ -1,255 +1,506 @@
-"""Wrapped optimizers in the engine: the same bits after any interruption, codes in the commit, and both ways out."""
+"""Engines beside wrapped optimizers: the same bits after a resume, codes in the commit, and the way out and back."""
 
 from __future__ import annotations
 
-import functools
-import logging
-import os
+import io
 import random
 import secrets
-import signal
-import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from gradient import GradientEngine, wrap
-from gradient.coded import Coded
-from gradient.optim import WarmupPolicy
+from gradient import CorruptionError, GradientConfig, Repo, StateMismatchError, wrap
+from gradient.optim import FourthRootCodec, WarmupPolicy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from wrapped_child import KINDS, digest, made, train_once, trained
-
-STEPS = 200
-EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
+from fork_server import HERE, Child, ForkServer
+from wrapped_child import EVERY, RECIPES, STEPS, Recipe, Run
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
+ALL = pytest.mark.parametrize("name", RECIPES)
+SOME = pytest.mark.parametrize("name", ["adamw-by-lot", "sgd", "nadam"])
 
-@functools.cache
-def reference(kind: str) -> str:
-    return trained(kind, STEPS)
+LONG = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ("adamw-by-lot", "nadam") else pytest.mark.slow) for name in RECIPES],
+)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Any:
+    """Gives what a run on one thread that never stopped ends as."""
+    made: dict[str, Run] = {}
+    digests: dict[str, tuple[str, str]] = {}
+
+    def find(name: str) -> tuple[str, str]:
+        if name not in made:
+            made[name] = Run(name).train(STEPS)
+            digests[name] = made[name].weights(), made[name].digest()
+        return digests[name]
+
+    return find
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    # Torch's threads wait for each other without using the processor.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_WAIT_POLICY", "passive")
+        server = ForkServer("wrapped_child")
+    yield server
+    server.close()
+
+
+def moments(run: Run) -> dict[tuple[int, str], Any]:
+    """The state as it is kept, by parameter and key."""
+    store = run.optimizer.store
+    return {
+        (number, key): value
+        for number, param in enumerate(run.model.parameters())
+        for key, value in store.entries.get(param, {}).items()
+    }
+
+
+def coded(run: Run) -> dict[tuple[int, str], str]:
+    """How moments are kept that are in eight bits."""
+    return {place: value.kind for place, value in moments(run).items() if getattr(value, "scales", None) is not None}
+
+
+def codes(run: Run) -> dict[tuple[int, str], bytes]:
+    """The codes of moments that are in eight bits."""
+    return {place: bytes(value.codes.numpy()) for place, value in moments(run).items() if place in coded(run)}
+
+
+def stored_tensors(state: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The tensors of a commit's state, with their places."""
+    if hasattr(state, "nbytes"):
+        yield path, state
+    elif isinstance(state, dict):
+        for key, value in state.items():
+            yield from stored_tensors(value, f"{path}/{key}")
+    elif hasattr(state, "value"):
+        yield from stored_tensors(state.value, path)
 
 
 # The same bits
 
 
-@EVERY_KIND
-@pytest.mark.parametrize("threads", [2, 8])
-def test_200_steps_give_the_same_bits_for_any_number_of_threads(kind: str, threads: int) -> None:
-    assert trained(kind, STEPS, threads=threads) == reference(kind)
+@LONG
+@pytest.mark.parametrize("number", [pytest.param(2, marks=pytest.mark.slow), 8])
+def test_any_number_of_threads_gives_the_same_bits(
+    name: str, number: int, whole: Any, server: ForkServer, tmp_path: Path
+) -> None:
+    arguments = ["--reports", "{fd}", "--recipe", name, "--plain", "--threads", str(number)]
+    said = server.start("wrapped_child", arguments, cwd=tmp_path).finish()[-1]
+    assert said["threads"] == number
+    assert (said["weights"], said["digest"]) == whole(name)
 
 
-@EVERY_KIND
-def test_200_steps_give_the_same_bits_after_a_save_and_a_load(kind: str) -> None:
-    assert trained(kind, STEPS, saved_at=117) == reference(kind)
-
-
-def test_200_steps_give_the_same_bits_when_killed_and_resumed_in_new_processes(tmp_path: Path) -> None:
+@LONG
+def test_a_run_that_is_killed_and_resumed_ends_as_one_that_never_was(
+    name: str, whole: Any, server: ForkServer, tmp_path: Path
+) -> None:
     seed = secrets.randbits(32)
-    print(f"steps of the kills: seed {seed}")
+    print(f"moment of the kill: seed {seed}")
     chance = random.Random(seed)
-    command = [sys.executable, str(Path(__file__).with_name("wrapped_child.py")), str(tmp_path / "ws"), str(STEPS)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    starts = []
-    for victim in (chance.randint(15, 90), chance.randint(100, 190), None):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
-            assert child.stdout is not None
-            said: dict[str, str] = {}
-            for line in child.stdout:
-                key, _, value = line.strip().partition(" ")
-                said[key] = value
-                if key == "step" and victim is not None and int(value) >= victim:
-                    child.send_signal(signal.SIGKILL)
-                    break
-        starts.append(int(said["from"]))
-        assert victim is None or child.returncode == -signal.SIGKILL
-    assert starts[0] == 0 and 0 < starts[1] < starts[2]
-    assert {kind: said.get(kind) for kind in KINDS} == {kind: reference(kind) for kind in KINDS}
+    victim = chance.randint(EVERY + 1, STEPS - 1)
+    arguments = ["--reports", "{fd}", "--recipe", name]
+    child = server.start("wrapped_child", [*arguments, "--hold", str(victim)], cwd=tmp_path)
+    for said in child.hear():
+        if said.get("begin") == victim:
+            time.sleep(chance.uniform(0, 0.005))
+            child.kill()
+    assert child.status == -9, child.last_words()
+    first = {said["committed"]: said["root"] for said in child.heard if "committed" in said}
+    child = server.start("wrapped_child", arguments, cwd=tmp_path)
+    heard = child.finish()
+    assert heard[0]["start"] in (victim // EVERY * EVERY, (victim - 1) // EVERY * EVERY)
+    assert (heard[-1]["weights"], heard[-1]["digest"]) == whole(name)
+    second = {said["committed"]: said["root"] for said in heard if "committed" in said}
+    assert len(first | second) == STEPS // EVERY
+    with Repo.open(tmp_path / "ws" / "model") as repo:
+        assert {info.step: info.root for info in repo.log()} == first | second
+
+
+@pytest.mark.slow
+def test_a_run_resumes_in_a_new_interpreter(whole: Any, tmp_path: Path) -> None:
+    command = [sys.executable, str(HERE / "wrapped_child.py"), "--reports", "{fd}", "--recipe", "adamw-by-lot"]
+    child = Child.start_command([*command, "--hold", "95"], cwd=tmp_path)
+    for said in child.hear():
+        if said.get("begin") == 95:
+            child.kill()
+    heard = Child.start_command(command, cwd=tmp_path).finish()
+    assert heard[0]["start"] == 80
+    assert (heard[-1]["weights"], heard[-1]["digest"]) == whole("adamw-by-lot")
+
+
+@LONG
+def test_a_state_dict_that_is_saved_loaded_and_saved_has_the_same_bytes_and_goes_on_with_the_same_bits(
+    name: str, whole: Any
+) -> None:
+    def saved(run: Run) -> bytes:
+        file = io.BytesIO()
+        torch.save(run.optimizer.state_dict(format="native"), file)
+        return file.getvalue()
+
+    run = Run(name).train(STEPS // 2)
+    once, drawn = saved(run), torch.get_rng_state()
+    other = Run(name, seed=5)
+    other.model.load_state_dict(run.model.state_dict())
+    other.optimizer.load_state_dict(torch.load(io.BytesIO(once), weights_only=True))
+    other.at = run.at
+    torch.set_rng_state(drawn)
+    assert saved(other) == once
+    other.train(STEPS)
+    assert (other.weights(), other.digest()) == whole(name)
+
+
+@ALL
+def test_it_makes_no_difference_whether_an_optimizer_is_wrapped_before_or_after_attach(name: str, ws: Path) -> None:
+    before, after = Run(name), Run(name, wrapped=False)
+    roots = []
+    for run, folder in ((before, ws / "before"), (after, ws / "after")):
+        torch.manual_seed(1)
+        engine = run.attach(folder)
+        if run is after:
+            wrap(run.optimizer)
+        run.train(3)
+        roots.append(engine.commit(3).root)
+        run.train(6)
+    assert roots[0] == roots[1]
+    assert before.digest() == after.digest()
+    other = Run(name, wrapped=False, seed=4)
+    engine = other.attach(ws / "before")
+    wrap(other.optimizer)
+    engine.resume("main@3")
+    other.at = 3
+    assert other.train(6).digest() == before.digest()
+
+
+@SOME
+def test_a_run_that_goes_back_gives_the_same_bits_again(name: str, ws: Path) -> None:
+    run = Run(name)
+    engine = run.attach(ws)
+    run.train(5)
+    engine.commit(5)
+    expected = run.train(9).digest()
+    for _ in range(2):
+        run.at = engine.resume("main@5")
+        assert run.train(9).digest() == expected
+
+
+OTHERS = {
+    "amsgrad": lambda params: torch.optim.AdamW(params, lr=1e-2, amsgrad=True),
+    "tensor-lr": lambda params: torch.optim.AdamW(params, lr=torch.tensor(1e-2)),
+    "centered": lambda params: torch.optim.RMSprop(params, lr=1e-2, centered=True, momentum=0.9),
+    "no-momentum": lambda params: torch.optim.SGD(params, lr=1e-2),
+    "adadelta": torch.optim.Adadelta,
+    "adafactor": torch.optim.Adafactor,
+    "adagrad": torch.optim.Adagrad,
+    "adamax": torch.optim.Adamax,
+    "asgd": torch.optim.ASGD,
+    "radam": torch.optim.RAdam,
+    "rprop": torch.optim.Rprop,
+}
+"""What is stepped by its own code, or has state of another kind."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("other", OTHERS)
+def test_every_other_optimizer_of_torch_resumes_with_the_same_bits(
+    other: str, dtype: torch.dtype, ws: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, other, Recipe(OTHERS[other], dtype))
+    run = Run(other).train(3)
+    root = run.attach(ws).commit(3).root
+    resumed = Run(other, seed=3)
+    engine = resumed.attach(ws, resume="latest")
+    assert engine.commit(4).root == root
+    assert resumed.digest() == run.digest()
+    drawn = torch.get_rng_state()
+    run.train(6)
+    torch.set_rng_state(drawn)
+    assert resumed.train(6).digest() == run.digest()
 
 
 # What a commit holds
 
 
-class Trainer:
-    """One model with its optimizer and engine."""
-
-    def __init__(
-        self, ws: Path, kind: str = "adamw-stochastic", wrapped: str | None = "before", **options: Any
-    ) -> None:
-        policy = options.pop("policy", None)
-        self.model, self.optimizer = made(kind)
-        if wrapped == "before":
-            wrap(self.optimizer, policy)
-        self.engine = GradientEngine.attach(self.model, self.optimizer, workspace=ws, repo="gpt", **options)
-        if wrapped == "after":
-            wrap(self.optimizer, policy)
-        self.at = self.engine.current_step
-
-    def train(self, steps: int) -> Trainer:
-        for _ in range(steps):
-            self.at += 1
-            train_once(self.model, self.optimizer, self.at)
-        return self
-
-    def commit(self) -> Any:
-        return self.engine.commit(self.at)
-
-    @property
-    def weights(self) -> str:
-        return digest(self.model)
-
-    def kinds(self, number: int = 0) -> dict[str, str]:
-        entry = self.optimizer.store.entries[self.optimizer.param_groups[0]["params"][number]]
-        return {key: getattr(value, "kind", "in full") for key, value in entry.items() if key != "step"}
+@ALL
+def test_a_commit_of_the_same_state_has_the_same_root_however_it_came_about(name: str, ws: Path) -> None:
+    run = Run(name).train(5)
+    engine = run.attach(ws / "one")
+    first = engine.commit(5)
+    again = engine.commit(5)
+    assert (again.id, again.existing) == (first.id, True)
+    later = engine.commit(6)
+    assert later.root == first.root
+    # No object of the state is new.
+    assert later.added_bytes < 4096 < first.added_bytes
+    assert Run(name).train(5).attach(ws / "two").commit(5).root == first.root
+    resumed = Run(name, seed=3)
+    back = resumed.attach(ws / "one", resume="main@5")
+    assert back.commit(7).root == first.root
+    resumed.train(8)
+    assert back.commit(8).root != first.root
 
 
-EIGHT_BITS = {"exp_avg": "signed-sqrt", "exp_avg_sq": "fourth-root"}
-
-
-def test_a_commit_holds_codes_and_the_same_state_the_same_objects(ws: Path) -> None:
-    trainer = Trainer(ws).train(3)
-    first, second = trainer.commit(), trainer.commit()
-    assert first.root == second.root
-    sizes = sum(path.stat().st_size for path in (ws / "gpt").rglob("*") if path.is_file())
-    numel = sum(param.numel() for param in trainer.model.parameters())
-    # Weights, two bytes of codes, and what is around them; in full it is 12 bytes a parameter.
-    assert sizes < 7 * numel
-
-
-@pytest.mark.parametrize("wrapped", ["before", "after"])
-@EVERY_KIND
-def test_a_run_goes_on_with_the_same_bits_whether_it_was_wrapped_before_or_after_attach(
-    kind: str, wrapped: str, ws: Path
-) -> None:
-    trainer = Trainer(ws, kind, wrapped).train(12)
-    trainer.commit()
-    expected = trainer.train(12).weights
-    trainer.engine.close()
-    other = Trainer(ws, kind, "before", resume="latest")
-    assert other.at == 12
-    assert other.train(12).weights == expected
-
-
-def test_a_checkout_in_the_same_process_goes_back_to_the_same_bits(ws: Path) -> None:
-    trainer = Trainer(ws).train(5)
-    trainer.commit()
-    expected = trainer.train(5).weights
-    trainer.engine.resume_latest()
-    trainer.at = 5
-    assert trainer.train(5).weights == expected
-
-
-def test_a_parameter_that_is_first_trained_after_a_resume_draws_as_without(ws: Path) -> None:
-    trainer = Trainer(ws)
-    late = trainer.model[2].weight
-    late.requires_grad_(False)
-    trainer.train(4)
-    trainer.commit()
-    late.requires_grad_(True)
-    expected = trainer.train(4).weights
-    trainer.engine.resume_latest()
-    trainer.at = 4
-    assert trainer.train(4).weights == expected
-    trainer.engine.close()
-    other = Trainer(ws, resume="latest")
-    assert other.train(4).weights == expected
-
-
-@pytest.mark.parametrize("kind", ["adamw-stochastic", "sgd"])
-def test_a_warm_up_ends_after_a_resume_when_it_would_have(kind: str, ws: Path) -> None:
-    policy = WarmupPolicy(6)
-    trainer = Trainer(ws, kind, policy=policy).train(4)
-    trainer.commit()
-    expected = trainer.train(6).weights
-    trainer.engine.close()
-    other = Trainer(ws, kind, policy=WarmupPolicy(6), resume="latest")
-    key = "momentum_buffer" if kind == "sgd" else "exp_avg"
-    seen = [other.train(1).kinds()[key] for _ in range(3)]
-    assert seen == ["in full", "signed-sqrt", "signed-sqrt"]
-    assert other.train(3).weights == expected
-
-
-def test_a_scheduler_and_a_scaler_beside_it_go_on(ws: Path) -> None:
-    def begun(resume: str | None) -> tuple[Any, ...]:
-        model, optimizer = made("adamw-nearest")
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
-        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3)
-        wrap(optimizer)
-        engine = GradientEngine.attach(
-            model, optimizer, scheduler, scaler=scaler, workspace=ws, repo="gpt", resume=resume
-        )
-        return model, optimizer, scheduler, scaler, engine
-
-    def train(parts: tuple[Any, ...], steps: range) -> None:
-        model, optimizer, scheduler, scaler, _ = parts
-        for step in steps:
-            inputs = torch.randn(8, 130, generator=torch.Generator().manual_seed(step))
-            optimizer.zero_grad()
-            loss = model(inputs).square().mean() * (float("inf") if step == 4 else 1.0)
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-            scheduler.step()
-
-    parts = begun(None)
-    train(parts, range(1, 8))
-    parts[4].commit(7)
-    train(parts, range(8, 16))
-    expected = digest(parts[0]), parts[2].get_last_lr(), parts[3].get_scale()
-    parts[4].close()
-    other = begun("latest")
-    assert other[4].current_step == 7
-    train(other, range(8, 16))
-    assert (digest(other[0]), other[2].get_last_lr(), other[3].get_scale()) == expected
-
-
-# Into an optimizer that is not wrapped, and out of one
-
-
-def test_a_commit_of_a_wrapped_run_goes_on_unwrapped_and_says_what_was_lost(
-    ws: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    trainer = Trainer(ws).train(5)
-    trainer.commit()
-    expected = {key: value.clone() for key, value in trainer.optimizer.state[trainer.model[0].weight].items()}
-    trainer.engine.close()
-    with caplog.at_level(logging.WARNING, "gradient"):
-        other = Trainer(ws, wrapped=None, resume="latest")
-    assert sum("wrapped optimizer, in fewer bits" in record.getMessage() for record in caplog.records) == 1
-    state = other.optimizer.state[other.model[0].weight]
-    assert list(state) == list(expected) and all(state[key].equal(value) for key, value in expected.items())
-    before = other.weights
-    assert other.train(2).weights != before
-
-
-def test_a_commit_of_a_run_in_full_goes_on_wrapped_and_says_what_is_lost(
-    ws: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    trainer = Trainer(ws, wrapped=None).train(5)
-    trainer.commit()
-    expected = trainer.optimizer.state[trainer.model[0].weight]["exp_avg"]
-    trainer.engine.close()
-    with caplog.at_level(logging.WARNING, "gradient"):
-        other = Trainer(ws, resume="latest")
-    assert sum("more bits than the policy" in record.getMessage() for record in caplog.records) == 1
-    assert other.kinds() == EIGHT_BITS
-    found = other.optimizer.state[other.model[0].weight]["exp_avg"]
-    assert 0 < (found - expected).norm() / expected.norm() < 0.02
-    other.train(2)
-
-
-def test_small_state_of_a_wrapped_run_is_exact_either_way(ws: Path) -> None:
-    trainer = Trainer(ws).train(3)
-    trainer.commit()
-    bias = trainer.optimizer.state[trainer.model[0].bias]["exp_avg"].clone()
-    trainer.engine.close()
-    other = Trainer(ws, wrapped=None, resume="latest")
-    assert other.optimizer.state[other.model[0].bias]["exp_avg"].equal(bias)
-    assert not any(
-        isinstance(value, Coded) for value in trainer.optimizer.store.entries[trainer.model[0].bias].values()
+@ALL
+def test_a_commit_holds_codes_as_they_lie_in_memory_and_no_moments_in_full(name: str, ws: Path) -> None:
+    run = Run(name).train(5)
+    handle = run.attach(ws).commit(5)
+    shapes = {tuple(param.shape) for param in run.model.parameters() if param.numel() >= 4096 and param.dim() > 1}
+    with Repo.open(ws / "model") as repo:
+        state = repo.state("main@5")
+    found = dict(stored_tensors(state["optim"]["main"]["state"]))
+    found_codes = [tensor for tensor in found.values() if tuple(tensor.shape) in shapes]
+    keys = {key for _, key in coded(run)}
+    assert keys == {"adamw": {"exp_avg", "exp_avg_sq"}, "sgd": {"momentum_buffer"}, "lion": {"exp_avg"}}.get(
+        name.split("-")[0], {"exp_avg", "exp_avg_sq"}
     )
+    assert len(found_codes) == len(keys) * len(shapes)
+    assert {tensor.dtype for tensor in found_codes} <= {"int8", "uint8"}
+    elements = sum(param.numel() for param in run.model.parameters())
+    width = run.model.rows.element_size()
+    # 1.0625 bytes for each moment; a row that ends in a block has a scale more.
+    assert sum(tensor.nbytes for tensor in found.values()) < 1.1 * len(keys) * elements
+    assert handle.added_bytes < (width + 1.1 * len(keys)) * elements + 10_000
+    # Codes are stored as they lie in memory.
+    held = set(codes(run).values())
+    assert len(held) == len(found_codes)
+    assert {tensor.bytes() for tensor in found_codes if len(tensor.shape) == 2} <= held
+
+
+# Out, and back
+
+
+@ALL
+def test_a_commit_of_a_wrapped_optimizer_resumes_into_one_that_is_not_and_that_is_said(
+    name: str, ws: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(name).train(5)
+    run.attach(ws).commit(5)
+    plain = Run(name, wrapped=False, seed=3)
+    plain.attach(ws, resume="latest")
+    said = [record.message for record in caplog.records if "has the state of a wrapped optimizer" in record.message]
+    assert len(said) == 1 and "lost" in said[0]
+    assert plain.weights() == run.weights()
+    for mine, theirs in zip(plain.model.parameters(), run.model.parameters(), strict=True):
+        state, kept = plain.optimizer.state[mine], run.optimizer.state[theirs]
+        assert type(state) is dict and state.keys() == kept.keys()
+        assert all(value.equal(kept[key]) and value.dtype == kept[key].dtype for key, value in state.items())
+    drawn = torch.get_rng_state()
+    run.train(8)
+    torch.set_rng_state(drawn)
+    plain.train(8)
+    for mine, theirs in zip(plain.model.parameters(), run.model.parameters(), strict=True):
+        # Directions are signs for Lion: where two are near zero they part.
+        assert (mine - theirs).abs().float().mean() < 1e-3
+
+
+@ALL
+def test_a_commit_of_one_that_is_not_wrapped_resumes_into_a_wrapped_one_and_that_is_said(
+    name: str, ws: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = Run(name, wrapped=False).train(5)
+    plain.attach(ws).commit(5)
+    run = Run(name, seed=3)
+    run.attach(ws, resume="latest")
+    said = [record.message for record in caplog.records if "in more bits than the policy" in record.message]
+    assert len(said) == 1 and "lost" in said[0]
+    assert run.weights() == plain.weights()
+    assert coded(run).keys() == coded(Run(name).train(1)).keys()
+    for mine, theirs in zip(run.model.parameters(), plain.model.parameters(), strict=True):
+        state, kept = run.optimizer.state[mine], plain.optimizer.state[theirs]
+        assert state.keys() == kept.keys()
+        for key, value in state.items():
+            bound = 0.03 * float(kept[key].abs().max())
+            assert (value - kept[key]).abs().max() <= bound
+    assert run.train(8).optimizer.store.get_memory_usage() == Run(name).train(1).optimizer.store.get_memory_usage()
+
+
+@pytest.mark.parametrize("name", ["adamw-by-lot", "adamw-bfloat16", "nadam"])
+@pytest.mark.parametrize("at", [20, 29, 30])
+def test_a_warmup_counts_the_steps_that_were_done_before_it_was_wrapped(name: str, at: int, ws: Path) -> None:
+    Run(name, wrapped=False).train(at).attach(ws).commit(at)
+    run = Run(name, policy=WarmupPolicy(30), seed=3)
+    run.attach(ws, resume="latest")
+    for last in (at, 29, 30):
+        if last >= at:
+            assert bool(coded(run.train(last))) == (last >= 30)
+
+
+@SOME
+def test_a_commit_that_does_not_fit_leaves_a_wrapped_optimizer_as_it_is(name: str, ws: Path) -> None:
+    Run(name).train(3).attach(ws).commit(3)
+    run = Run(name, seed=3)
+    run.model.small.data = torch.zeros(41)
+    kept = run.train(2).digest()
+    with pytest.raises(StateMismatchError, match="nothing was touched"):
+        run.attach(ws, resume="latest")
+    assert run.digest() == kept
+
+
+@SOME
+def test_codes_that_are_damaged_on_disk_are_not_taken(name: str, ws: Path) -> None:
+    run = Run(name)
+    # Chunks lie in the pack as they are.
+    engine = run.attach(ws, config=GradientConfig(ws, "model", compression="off"))
+    run.train(3)
+    engine.commit(3)
+    held = codes(run)
+    wanted = held[0, next(key for _, key in coded(run))]
+    (pack,) = [pack for pack in (ws / "model" / ".gradient-repo" / "packs").iterdir() if wanted in pack.read_bytes()]
+    content = bytearray(pack.read_bytes())
+    content[content.find(wanted) + 2000] ^= 1
+    pack.chmod(0o644)
+    pack.write_bytes(content)
+    with pytest.raises(CorruptionError):
+        engine.resume("main@3")
+    assert codes(run) == held
+    other = Run(name, seed=3)
+    with pytest.raises(CorruptionError):
+        other.attach(ws, resume="latest")
+    assert moments(other) == {}
+
+
+@SOME
+def test_nothing_is_said_to_be_lost_where_nothing_is(name: str, ws: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Run(name).train(2).attach(ws).commit(2)
+    Run(name).attach(ws, resume="latest")
+    Run(name, policy=WarmupPolicy(100)).train(2).attach(ws / "full").commit(2)
+    Run(name, wrapped=False).attach(ws / "full", resume="latest")
+    Run(name, policy=WarmupPolicy(100)).attach(ws / "full", resume="latest")
+    assert not [record.message for record in caplog.records if "lost" in record.message]
+
+
+# Beside others
+
+
+@SOME
+@pytest.mark.parametrize("at", [20, 29, 30, 31])
+def test_a_warmup_goes_on_where_it_was(name: str, at: int, ws: Path) -> None:
+    def policy() -> WarmupPolicy:
+        return WarmupPolicy(30, variance_codec=FourthRootCodec())
+
+    run = Run(name, policy=policy()).train(at)
+    assert bool(coded(run)) == (at >= 30)
+    run.attach(ws).commit(at)
+    resumed = Run(name, policy=policy(), seed=3)
+    resumed.attach(ws, resume="latest")
+    kept = torch.get_rng_state()
+    assert coded(resumed) == coded(run)
+    digests = []
+    for one in (run, resumed):
+        torch.set_rng_state(kept)
+        assert bool(coded(one.train(max(at, 29)))) == (at >= 30)
+        assert coded(one.train(max(at, 30)))
+        digests.append(one.train(40).digest())
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
+@pytest.mark.parametrize("name", ["adamw-by-lot", "adamw-bfloat16", "sgd", "nadam"])
+@pytest.mark.parametrize("late", [False, True])
+def test_schedulers_and_gradient_scalers_go_on_beside_it(name: str, late: bool, ws: Path) -> None:
+    def made(seed: int) -> Run:
+        run = Run(name, wrapped=not late, seed=seed)
+        run.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(run.optimizer, 40)
+        # The first steps are skipped, and some later ones.
+        run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=4, growth_factor=2.0**4)
+        if late:
+            wrap(run.optimizer)
+        return run
+
+    expected = made(0).train(40)
+    steps = {int(value.value) for (_, key), value in moments(expected).items() if hasattr(value, "value")}
+    assert all(0 < step < 38 for step in steps)
+    assert expected.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
+    run = made(0)
+    engine = run.attach(ws)
+    run.train(17)
+    engine.commit(17)
+    resumed = made(3)
+    resumed.attach(ws, resume="latest")
+    assert resumed.scaler.get_scale() == run.scaler.get_scale() != 2.0**127
+    assert resumed.train(40).digest() == expected.digest()
+
+
+@SOME
+@pytest.mark.parametrize("late", [False, True])
+def test_gradients_are_stored_where_they_are_new_since_the_last_step(name: str, late: bool, ws: Path) -> None:
+    run = Run(name, wrapped=not late)
+    engine = run.attach(ws)
+    if late:
+        wrap(run.optimizer)
+    run.model().backward()
+    run.optimizer.step()
+    engine.commit(1)
+    run.model().backward()
+    engine.commit(2)
+    with Repo.open(ws / "model") as repo:
+        assert ["grads" in repo.state(f"main@{step}") for step in (1, 2)] == [False, True]
+    other = Run(name, seed=3)
+    other.attach(ws, resume="latest")
+    for one in (run, other):
+        one.optimizer.step()
+    assert run.digest() == other.digest()
+
+
+@ALL
+def test_a_parameter_that_is_unfrozen_after_a_resume_begins_as_it_would_have(name: str, ws: Path) -> None:
+    def frozen(seed: int = 0) -> Run:
+        run = Run(name, seed=seed)
+        run.model.filters.requires_grad_(False)
+        return run
+
+    def unfrozen(run: Run) -> str:
+        run.model.filters.requires_grad_(True)
+        return run.train(20).digest()
+
+    run = frozen().train(10)
+    run.attach(ws).commit(10)
+    drawn = torch.get_rng_state()
+    expected = unfrozen(run)
+    resumed = frozen(3)
+    resumed.attach(ws, resume="latest")
+    assert torch.get_rng_state().equal(drawn)
+    assert not resumed.optimizer.state.get(resumed.model.filters)
+    assert unfrozen(resumed) == expected
+    # In a script that does not freeze any more.
+    other = Run(name, seed=4)
+    other.attach(ws, resume="latest")
+    assert other.train(20).digest() == expected
+
+
+@SOME
+def test_a_fork_that_resets_the_optimizer_begins_with_no_state(name: str, ws: Path) -> None:
+    run = Run(name)
+    engine = run.attach(ws)
+    run.train(5)
+    engine.commit(5)
+    engine.fork(from_ref="main@5", new_branch="again", reset_optimizer=True)
+    assert moments(run) == {} and run.optimizer.store.get_memory_usage() == 0
+    drawn = torch.get_rng_state()
+    fresh = Run(name)
+    fresh.model.load_state_dict(run.model.state_dict())
+    fresh.at = 5
+    torch.set_rng_state(drawn)
+    expected = fresh.train(10).digest()
+    torch.set_rng_state(drawn)
+    assert run.train(10).digest() == expected

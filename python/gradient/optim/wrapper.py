@@ -201,7 +201,7 @@ class OptimizerWrapper(Optimizer):
                 store.drop(param)
             # What is taken as it is first: its numbers are not given away.
             store.entries |= {param: dict(state) for param, state in states.items() if state}
-            store.steps |= {param: Counter(count) for param, count in steps.items() if states.get(param)}
+            store.steps |= {param: Counter(count) for param, count in steps.items() if param in states}
             for param, state in states.items():
                 codecs = self._choose(param, state) if state else {}
                 changed = {key: codec for key, codec in codecs.items() if _is_other(state[key], codec_for(key, codec))}
