@@ -142,7 +142,7 @@ def _at_most(values: Tensor, limit: float) -> Tensor:
 
 
 def _lots(num_blocks: int, first: int, key: int, device: torch.device) -> Tensor:
-    """Draw odd numbers below 65,536, float32 [B, K]: sixteen words a block, each turned by eight bits for the next."""
+    """Draw 2, 6, ... or 65,534, float32 [B, K]: sixteen words a block, each turned by eight bits for the next."""
     blocks_b = torch.arange(first, first + num_blocks, dtype=torch.int64, device=device)
     lanes = torch.arange(16, dtype=torch.int64, device=device)
     words = ((blocks_b * 16) & _MASK)[:, None] + lanes
@@ -152,6 +152,6 @@ def _lots(num_blocks: int, first: int, key: int, device: torch.device) -> Tensor
     words = words ^ (words >> 15)
     groups = []
     for _ in range(4):
-        groups.append((words & 0xFFFF) | 1)
+        groups.append((words & 0xFFFC) | 2)
         words = ((words >> 8) | (words << 24)) & _MASK
     return torch.cat(groups, dim=1).float()

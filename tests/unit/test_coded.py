@@ -336,6 +336,13 @@ def test_idle_first_moments_lose_a_code_and_others_nothing_whatever_is_done_at_a
     assert found[idle].equal((before.codes - before.codes.sign())[idle])
 
 
+def test_many_second_moments_that_were_rounded_stochastically_are_coded_as_they_were():
+    torch.manual_seed(0)
+    once = coded.encode(torch.rand(4096, 256) ** 4, "fourth-root", seed=1, draws=3)
+    for draws in (3, 4, 5):
+        assert coded.encode(once.decode(), "fourth-root", seed=1, draws=draws).codes.equal(once.codes)
+
+
 @pytest.mark.parametrize("added", [0.2, -0.2, 3.0, -3.0])
 def test_a_moment_to_which_anything_is_added_is_not_idle(added):
     before = coded.encode(torch.randn(4, 64), "signed-sqrt")

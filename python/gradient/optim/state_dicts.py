@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -81,14 +81,23 @@ def take(
         handle.remove()
 
 
-def unboxed(optimizer: OptimizerWrapper, state: Mapping[Any, Any]) -> OptimizerState:
-    """Take the states that torch has handed through; all of them, or nothing is changed."""
+def unboxed(
+    optimizer: OptimizerWrapper, state: Mapping[Any, Any], groups: Sequence[Mapping[str, Any]]
+) -> OptimizerState:
+    """Take the states that torch has handed through; all of them, or nothing is changed.
+
+    Args:
+        optimizer: The optimizer.
+        state: States by parameter.
+        groups: The groups that it will have.
+    """
     taken = {key: _taken(box, key) for key, box in state.items()}
     steps = {key: _whole(box.steps, "the number of steps") for key, box in state.items() if box.steps is not None}
     store = optimizer.store
     with store.all_or_nothing():
         store.clear()
-        is_lossy = optimizer.set_held_states({key: one for key, one in taken.items() if isinstance(key, Tensor)}, steps)
+        states = {key: one for key, one in taken.items() if isinstance(key, Tensor)}
+        is_lossy = optimizer.set_held_states(states, steps, groups)
         store.entries |= {key: value for key, value in taken.items() if not isinstance(key, Tensor)}
         for param, box in state.items():
             # What is coded by now needs no memory of its own.

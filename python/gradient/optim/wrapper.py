@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -181,12 +181,19 @@ class OptimizerWrapper(Optimizer):
             for key, value in self._store.entries.get(param, {}).items()
         }
 
-    def set_held_states(self, states: Mapping[Tensor, Mapping[Any, Any]], steps: Mapping[Tensor, int], /) -> bool:
+    def set_held_states(
+        self,
+        states: Mapping[Tensor, Mapping[Any, Any]],
+        steps: Mapping[Tensor, int],
+        groups: Sequence[Mapping[str, Any]] | None = None,
+        /,
+    ) -> bool:
         """Take the states of parameters as `held_state` gives them; what is in full is coded as the policy says.
 
         Args:
             states: States by parameter; empty for one that has none.
             steps: How many steps they have had, where the state does not count them.
+            groups: Whose settings say how state is rounded; default: the optimizer's.
 
         Returns:
             Whether something has fewer bits now than it was given with.
@@ -195,7 +202,8 @@ class OptimizerWrapper(Optimizer):
             If it raises, nothing is changed.
         """
         store, is_lossy = self._store, False
-        beta2 = {param: beta2_of(group) for group in self.param_groups for param in group["params"]}
+        groups = self.param_groups if groups is None else groups
+        beta2 = {param: beta2_of(group) for group in groups for param in group["params"]}
         with store.all_or_nothing():
             for param in states:
                 store.drop(param)
@@ -224,7 +232,7 @@ class OptimizerWrapper(Optimizer):
         held = state.get("state")
         if held is not None and not isinstance(held, OptimizerState):
             # From `Optimizer.load_state_dict`.
-            state["state"] = state_dicts.unboxed(self, held)
+            state["state"] = state_dicts.unboxed(self, held, state["param_groups"])
         super().__setstate__(state)
         if held is not None and isinstance(held, OptimizerState):
             adopt(self, self._settings, held.store, self._facts)

@@ -673,3 +673,14 @@ def test_whoever_rebuilds_the_mappings_of_a_state_dict_gets_plain_dicts() -> Non
     assert plain(dict(other.optimizer.state[other.params[1]])) == plain(
         dict(trainer.optimizer.state[trainer.params[1]])
     )
+
+
+def test_state_in_full_is_rounded_as_the_groups_that_come_with_it_say() -> None:
+    given = Trainer("adamw-nearest", wrapped=False).train(2).optimizer.state_dict()
+    held_by = []
+    for name in ("adamw-nearest", "adamw-by-lot"):
+        other = Trainer(name)
+        other.optimizer.load_state_dict(copy.deepcopy(given))
+        assert other.optimizer.param_groups[0]["betas"] == (0.9, 0.95)
+        held_by.append(held(other))
+    assert held_by[0] == held_by[1]

@@ -104,8 +104,9 @@ pub trait Lanes: Copy + Send + Sync {
     fn random(self, from: u32, key: u32) -> Self::Words;
     /// Turns each word right by eight bits.
     fn turn(self, words: Self::Words) -> Self::Words;
-    /// The low 16 bits of each word, the last bit set: odd numbers below 65,536.
-    fn low_odd(self, words: Self::Words) -> Self::Floats;
+    /// The low 16 bits of each word in steps of four, from 2 to 65,534. What was decoded is off by less than 2 of 65,536
+    /// parts of the way to the next code: it is always coded as it was.
+    fn low_by_fours(self, words: Self::Words) -> Self::Floats;
 
     /// Says that what lies so many bytes after something, whatever that is, will be needed soon.
     fn prefetch<T>(self, near: &T, ahead: usize);

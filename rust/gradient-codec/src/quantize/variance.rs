@@ -122,7 +122,7 @@ pub fn code<L: Lanes>(
             let mut words = lanes.random((block as u32).wrapping_mul(LANES as u32), key ^ (block >> 28) as u32);
             let mut lot = gap;
             for (lot, rest) in lot.iter_mut().zip(rest) {
-                *lot = lanes.mul_less(lanes.low_odd(words), *lot, rest);
+                *lot = lanes.mul_less(lanes.low_by_fours(words), *lot, rest);
                 words = lanes.turn(words);
             }
             lanes.to_unsigned(codes, Rests { words: floor, rest: lot, values });

@@ -386,11 +386,11 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn low_odd(self, words: Words) -> Floats {
+    fn low_by_fours(self, words: Words) -> Floats {
         let (avx, op) = (self.0.avx, self.0.avx2);
         each(words, |words| {
-            let low = op._mm256_and_si256(words, avx._mm256_set1_epi32(0xffff));
-            avx._mm256_cvtepi32_ps(op._mm256_or_si256(low, avx._mm256_set1_epi32(1)))
+            let low = op._mm256_and_si256(words, avx._mm256_set1_epi32(0xfffc));
+            avx._mm256_cvtepi32_ps(op._mm256_or_si256(low, avx._mm256_set1_epi32(2)))
         })
     }
 

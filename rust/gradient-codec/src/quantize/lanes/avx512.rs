@@ -291,11 +291,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn low_odd(self, words: __m512i) -> __m512 {
+    fn low_by_fours(self, words: __m512i) -> __m512 {
         let op = self.0.avx512f;
-        let (one, mask) = (op._mm512_set1_epi32(1), op._mm512_set1_epi32(0xffff));
-        // One, or the word where the mask is set.
-        op._mm512_cvtepi32_ps(op._mm512_ternarylogic_epi32::<0xf8>(one, words, mask))
+        let (two, mask) = (op._mm512_set1_epi32(2), op._mm512_set1_epi32(0xfffc));
+        // Two, or the word where the mask is set.
+        op._mm512_cvtepi32_ps(op._mm512_ternarylogic_epi32::<0xf8>(two, words, mask))
     }
 
     #[inline(always)]

@@ -187,8 +187,8 @@ impl Lanes for Plain {
         words.map(|word| word.rotate_right(8))
     }
 
-    fn low_odd(self, words: Words) -> Floats {
-        words.map(|word| f32::from((word as u16) | 1))
+    fn low_by_fours(self, words: Words) -> Floats {
+        words.map(|word| f32::from((word as u16 & 0xfffc) | 2))
     }
 
     fn prefetch<T>(self, _near: &T, _ahead: usize) {}
