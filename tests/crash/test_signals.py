@@ -163,8 +163,10 @@ def test_the_command_line_ends_with_130(tmp_path: Path) -> None:
         if process.returncode == 130:
             interrupted += 1
         else:
-            # A check may be faster than the signal: then it says that it is done.
-            assert (process.returncode, "clean" in told) == (0, True), (process.returncode, told, said)
+            # A check may be faster than the signal: then it says that it is done. In the interpreter's last moments,
+            # when its handlers are gone, the signal itself ends it (which a shell calls 130 too).
+            assert process.returncode in (0, -signal.SIGINT), (process.returncode, told, said)
+            assert "clean" in told, (process.returncode, told, said)
     assert interrupted > 0, "every check was done when the signal came"
 
 
