@@ -5,7 +5,7 @@
 //! | [`AdamW`], [`Sgd`], [`Lion`]  | what a step computes, one file each                                  |
 //! | [`Tensor`]                    | a parameter, its gradient and its state                              |
 //! | [`Floats`], [`Fixed`]         | parameters and gradients in 32 or 16 bits                            |
-//! | [`Crew`]                      | the threads that share a step                                        |
+//! | [`Crew`], [`Team`]            | the threads that share a step                                        |
 //! | `pass`                        | the one pass over all of them, block by block and in parallel        |
 //! | `whole`                       | a whole moment as codes and back, outside of a step                  |
 //!
@@ -24,7 +24,7 @@ mod tensor;
 mod whole;
 
 pub use adamw::AdamW;
-pub use crew::Crew;
+pub use crew::{Crew, Team};
 pub use error::OptimError;
 pub use floats::{Fixed, Floats};
 pub use gradient_codec::quantize::Blocks;

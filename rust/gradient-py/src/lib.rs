@@ -4,10 +4,12 @@
 //! |------------------|-----------------------------------------------------------------|
 //! | `values.rs`      | Python objects to values and back                               |
 //! | `tensors.rs`     | `TensorLeaf`, `StoredTensor`, `Alias`, `Named`                  |
-//! | `buffer.rs`      | Python's memory as sources, sinks, slices; the only unsafe code |
+//! | `buffer.rs`      | Python's memory as sources, sinks, slices; unsafe               |
 //! | `repository.rs`  | `Repository`                                                    |
 //! | `records.rs`     | `CommitInfo`, `CommitResult`, `Resolved`, `Operation`           |
 //! | `checks.rs`      | `fsck`, `repair`                                                |
+//! | `optim.rs`       | steps of optimizers on coded state                              |
+//! | `openmp.rs`      | the threads that torch keeps; unsafe, and nothing else is       |
 //! | `job.rs`         | long work, away from the interpreter, stopped by Ctrl-C         |
 //! | `errors.rs`      | failures to the classes of `gradient.errors`                    |
 //!
@@ -19,6 +21,7 @@ mod buffer;
 mod checks;
 mod errors;
 mod job;
+mod openmp;
 mod optim;
 mod records;
 mod repository;

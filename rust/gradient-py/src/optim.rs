@@ -1,5 +1,7 @@
 //! Steps of optimizers on coded state, and whole moments as codes and back.
 
+use std::sync::Arc;
+
 use bytemuck::Pod;
 use gradient_optim::{
     AdamW, Codes, Crew, Fixed, FixedCodes, Floats, LaneKind, Lion, Moment, OptimError, Rounding, Sgd, Tensor,
@@ -11,6 +13,7 @@ use pyo3::prelude::*;
 
 use crate::buffer::{Kept, Regions, Slice};
 use crate::errors::raise;
+use crate::openmp::OpenMp;
 
 /// The width of floats in memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -340,7 +343,10 @@ fn with_crew(
     num_threads: usize,
     work: impl FnOnce(&Crew) -> Result<(), OptimError> + Send,
 ) -> PyResult<()> {
-    let crew = Crew::shared(num_threads).map_err(|error| PyValueError::new_err(format!("no threads: {error}")))?;
+    let crew = match OpenMp::here() {
+        Some(team) => Arc::new(Crew::of(team, num_threads)),
+        None => Crew::shared(num_threads).map_err(|error| PyValueError::new_err(format!("no threads: {error}")))?,
+    };
     py.detach(|| work(&crew)).map_err(|error| {
         let facts = pyo3::types::PyDict::new(py);
         raise(py, "InvalidInputError", &error.to_string(), &facts)
