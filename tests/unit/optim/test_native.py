@@ -55,6 +55,38 @@ LAYOUTS = {
     "permuted": lambda: torch.randn(6, 70, 9).permute(2, 0, 1),
 }
 
+# Says how many threads of their own steps have, and what they led to. Where torch has had threads, a child of `fork` can
+# not compute with more than one: the step is all that it does with two.
+FORKS = """
+import os, signal, sys
+import torch
+from torch import nn
+from gradient.optim import wrap
+
+torch.set_num_threads(2)
+params = [nn.Parameter(torch.ones(1000, 300)) for _ in range(2)]
+for param in params:
+    param.grad = torch.full_like(param, 0.5)
+if sys.argv[1] == "stepped":
+    wrap(torch.optim.AdamW(params[:1])).step()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)  # for threads that are not there it would wait for ever
+torch.set_num_threads(1)
+wrapped = wrap(torch.optim.AdamW(params[1:]))
+wrapped.step()
+torch.set_num_threads(2)
+wrapped.step()
+torch.set_num_threads(1)
+names = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
+own = sum(name.startswith("gradient-optim") for name in names)
+least, most = (float(value) for value in params[1].detach().aminmax())
+print("parent" if child else "child", own, least, most, flush=True)
+if child == 0:
+    os._exit(0)
+print("status", os.waitpid(child, 0)[1])
+"""
+
 
 def gradient_like(param, seed):
     """A gradient whose scales differ by place."""
@@ -567,39 +599,6 @@ def test_small_state_of_half_precision_is_kept_in_full_whether_it_was_loaded_or_
         optimizer.step()
         biases.append(optimizer.store.entries[bias]["exp_avg"])
     assert [value.kind for value in biases] == ["float32", "float32"]
-
-
-# Says how many threads of their own steps have, and what they led to. Where torch has had threads, a child of `fork` can
-# not compute with more than one: the step is all that it does with two.
-FORKS = """
-import os, signal, sys
-import torch
-from torch import nn
-from gradient.optim import wrap
-
-torch.set_num_threads(2)
-params = [nn.Parameter(torch.ones(1000, 300)) for _ in range(2)]
-for param in params:
-    param.grad = torch.full_like(param, 0.5)
-if sys.argv[1] == "stepped":
-    wrap(torch.optim.AdamW(params[:1])).step()
-child = os.fork()
-if child == 0:
-    signal.alarm(20)  # for threads that are not there it would wait for ever
-torch.set_num_threads(1)
-wrapped = wrap(torch.optim.AdamW(params[1:]))
-wrapped.step()
-torch.set_num_threads(2)
-wrapped.step()
-torch.set_num_threads(1)
-names = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
-own = sum(name.startswith("gradient-optim") for name in names)
-least, most = (float(value) for value in params[1].detach().aminmax())
-print("parent" if child else "child", own, least, most, flush=True)
-if child == 0:
-    os._exit(0)
-print("status", os.waitpid(child, 0)[1])
-"""
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are torch's own where OpenMP is GCC's")
