@@ -55,8 +55,8 @@ LAYOUTS = {
     "permuted": lambda: torch.randn(6, 70, 9).permute(2, 0, 1),
 }
 
-# Says how many threads of their own steps have, and what they led to. Where torch has had threads, a child of `fork` can
-# not compute with more than one: the step is all that it does with two.
+# Says how many threads of their own steps have, and what they led to. Where torch has had threads, a child of `fork`
+# can not compute with more than one: the step is all that it does with two.
 FORKS = """
 import os, signal, sys
 import torch
