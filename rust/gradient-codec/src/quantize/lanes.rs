@@ -89,27 +89,32 @@ pub trait Lanes: Copy + Send + Sync {
     fn nearest(self, a: Self::Floats) -> Self::Words;
     /// Words that are small as floats.
     fn floats(self, words: Self::Words) -> Self::Floats;
-    /// `words - 1` where a float has a sign.
-    fn down_where_negative(self, words: Self::Words, floats: Self::Floats) -> Self::Words;
-
     /// Writes half of words from 0 to 254, rounded down, of 1 more where `rest` has a sign; negative where a value is.
     /// Words have to be zero where a value has no bits.
     fn halves_to_signed(self, codes: &mut [[i8; LANES]; GROUPS], of: Rests<Self>);
     /// Writes half of words from 0 to 510, likewise; of a value that is not zero, 1 at least.
     fn halves_to_unsigned(self, codes: &mut [[u8; LANES]; GROUPS], of: Rests<Self>);
-    /// Writes words from 0 to 255, 1 more where `rest` has a sign; of a value that is not zero, 1 at least.
+    /// Writes words from -1, which is written as 0, to 255, 1 more where `rest` has a sign; of a value that is not zero, 1 at least.
     fn to_unsigned(self, codes: &mut [[u8; LANES]; GROUPS], of: Rests<Self>);
 
     /// Words for the numbers `from` to `from + 15`, evenly distributed and unlike those of another key.
     fn random(self, from: u32, key: u32) -> Self::Words;
-    /// Turns each word right by eight bits.
-    fn turn(self, words: Self::Words) -> Self::Words;
-    /// The low 16 bits of each word in steps of four, from 2 to 65,534. What was decoded is off by less than 2 of 65,536
-    /// parts of the way to the next code: it is always coded as it was.
-    fn low_by_fours(self, words: Self::Words) -> Self::Floats;
+    /// Four lots of each word: the low 16 bits of it, and of it turned right by 8, 16 and 24 bits, in steps of four, from
+    /// 2 to 65,534. What was decoded is off by less than 2 of 65,536 parts of the way to the next code: it is always coded
+    /// as it was.
+    fn lots(self, words: Self::Words) -> [Self::Floats; GROUPS];
 
     /// Says that what lies so many bytes after something, whatever that is, will be needed soon.
     fn prefetch<T>(self, near: &T, ahead: usize);
+}
+
+/// Which bytes of four words a shuffle takes so that the low half of each becomes two bytes of it, the second one above
+/// the first; the high half becomes zero.
+#[cfg(target_arch = "x86_64")]
+const fn low_half(first: i32, second: i32) -> [i32; 4] {
+    const ZERO: i32 = 0x8080_u32.cast_signed() << 16;
+    let pair = ZERO | second << 8 | first;
+    [pair, pair + 0x0404, pair + 0x0808, pair + 0x0c0c]
 }
 
 /// A block that is almost coded.

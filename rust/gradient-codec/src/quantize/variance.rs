@@ -105,12 +105,17 @@ pub fn code<L: Lanes>(
         Rounding::Stochastic { key } => {
             let most = lanes.splat(FULL);
             let fourth = each(values, |value| lanes.at_most(lanes.mul(value, factor), most));
-            // The root without its fraction or one more, so that one is taken off.
-            let near = each(fourth, |fourth| lanes.nearest(lanes.guess_fourth_root(fourth)));
-            let square = each(each(near, |near| lanes.floats(near)), square_of);
-            let rest = both(square, fourth, |square, fourth| lanes.mul_from(square, square, fourth));
-            let floor = both(near, rest, |near, rest| lanes.down_where_negative(near, rest));
-            let root = each(floor, |floor| lanes.floats(floor));
+            // Four numbers share a word; each sees it turned by eight bits more, so two share at most eight.
+            let words = lanes.random((block as u32).wrapping_mul(LANES as u32), key ^ (block >> 28) as u32);
+            let lots = lanes.lots(words);
+            // With the lot u, code c + 1 begins at c^4 + u ((c + 1)^4 - c^4), whose root is u more than c, and by less
+            // than a quarter more than that: for c = 1 by 0.23, then by less. So only the number nearest to root - u can
+            // be such a c that it is not certain on which side the value is. (For c = 0 that does not hold, nor does it
+            // matter: what is not zero is 1 at least.)
+            let u = lanes.splat(1.0 / 65_536.0);
+            let root = each(fourth, |fourth| lanes.guess_fourth_root(fourth));
+            let near = both(lots, root, |lot, root| lanes.nearest(lanes.mul_from(lot, u, root)));
+            let root = each(near, |near| lanes.floats(near));
             // The next fourth power is 4 root^3 + 6 root^2 + 4 root + 1 away; this is a 65,536th of it.
             let part = |part: f32| lanes.splat(part / 65_536.0);
             let gap = each(root, |root| lanes.mul_add(root, part(4.0), part(6.0)));
@@ -118,14 +123,11 @@ pub fn code<L: Lanes>(
             let gap = both(gap, root, |gap, root| lanes.mul_add(gap, root, part(1.0)));
             let square = each(root, square_of);
             let rest = both(square, fourth, |square, fourth| lanes.mul_from(square, square, fourth));
-            // One word for each four numbers; each sees it turned by eight bits more, so two share at most eight.
-            let mut words = lanes.random((block as u32).wrapping_mul(LANES as u32), key ^ (block >> 28) as u32);
-            let mut lot = gap;
-            for (lot, rest) in lot.iter_mut().zip(rest) {
-                *lot = lanes.mul_less(lanes.low_by_fours(words), *lot, rest);
-                words = lanes.turn(words);
+            let mut rests = gap;
+            for ((gap, lot), rest) in rests.iter_mut().zip(lots).zip(rest) {
+                *gap = lanes.mul_less(lot, *gap, rest);
             }
-            lanes.to_unsigned(codes, Rests { words: floor, rest: lot, values });
+            lanes.to_unsigned(codes, Rests { words: near, rest: rests, values });
         }
     }
 }

@@ -5,8 +5,8 @@ use core::arch::x86_64::{__m128i, __m256, __m256i, _CMP_GT_OQ, _CMP_LT_OQ, _CMP_
 use pulp::x86::V3;
 use pulp::{NullaryFnOnce, cast};
 
-use super::{Lanes, Rests};
-use crate::quantize::{GROUPS, LANES};
+use super::{Lanes, Rests, low_half};
+use crate::quantize::{self, GROUPS, LANES};
 
 /// Operations on two registers.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +46,23 @@ impl Avx2 {
         words = op._mm256_xor_si256(words, op._mm256_srli_epi32::<15>(words));
         words = op._mm256_mullo_epi32(words, second);
         op._mm256_xor_si256(words, op._mm256_srli_epi32::<15>(words))
+    }
+
+    #[inline(always)]
+    fn eight_lots(self, words: __m256i) -> [__m256; GROUPS] {
+        let (avx, op) = (self.0.avx, self.0.avx2);
+        let splat = |word: u32| avx._mm256_set1_epi32(word.cast_signed());
+        // Two, or the word where the mask is set: where a lot's low byte is.
+        let by_fours = |two, mask| op._mm256_or_si256(op._mm256_and_si256(words, splat(mask)), splat(two));
+        let (even, odd) = (by_fours(0x0002_0002, 0xfffc_fffc), by_fours(0x0200_0200, 0xfcff_fcff));
+        let to_low = |[a, b, c, d]: [i32; 4]| op._mm256_shuffle_epi8(odd, avx._mm256_set_epi32(d, c, b, a, d, c, b, a));
+        let lots = [
+            op._mm256_and_si256(even, splat(0xffff)),
+            to_low(const { low_half(1, 2) }),
+            op._mm256_srli_epi32::<16>(even),
+            to_low(const { low_half(3, 0) }),
+        ];
+        quantize::each(lots, |lot| avx._mm256_cvtepi32_ps(lot))
     }
 
     #[inline(always)]
@@ -350,13 +367,6 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn down_where_negative(self, words: Words, floats: Floats) -> Words {
-        let op = self.0.avx2;
-        let down = |words, floats: __m256| op._mm256_add_epi32(words, op._mm256_srai_epi32::<31>(cast(floats)));
-        [down(words[0], floats[0]), down(words[1], floats[1])]
-    }
-
-    #[inline(always)]
     fn halves_to_signed(self, codes: &mut [[i8; LANES]; GROUPS], of: Rests<Self>) {
         let [low, high] = of.halves();
         *codes = cast([self.signed_halves(&low), self.signed_halves(&high)]);
@@ -380,18 +390,9 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn turn(self, words: Words) -> Words {
-        let op = self.0.avx2;
-        each(words, |words| op._mm256_or_si256(op._mm256_srli_epi32::<8>(words), op._mm256_slli_epi32::<24>(words)))
-    }
-
-    #[inline(always)]
-    fn low_by_fours(self, words: Words) -> Floats {
-        let (avx, op) = (self.0.avx, self.0.avx2);
-        each(words, |words| {
-            let low = op._mm256_and_si256(words, avx._mm256_set1_epi32(0xfffc));
-            avx._mm256_cvtepi32_ps(op._mm256_or_si256(low, avx._mm256_set1_epi32(2)))
-        })
+    fn lots(self, [low, high]: Words) -> [Floats; GROUPS] {
+        let (low, high) = (self.eight_lots(low), self.eight_lots(high));
+        [[low[0], high[0]], [low[1], high[1]], [low[2], high[2]], [low[3], high[3]]]
     }
 
     #[inline(always)]

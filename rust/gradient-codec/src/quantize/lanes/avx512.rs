@@ -7,8 +7,8 @@ use pulp::cast;
 use pulp::x86::V4;
 
 use super::avx2::Function;
-use super::{Lanes, Rests};
-use crate::quantize::{GROUPS, LANES};
+use super::{Lanes, Rests, low_half};
+use crate::quantize::{GROUPS, LANES, each};
 
 /// Operations on one register.
 #[derive(Clone, Copy, Debug)]
@@ -242,12 +242,6 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn down_where_negative(self, words: __m512i, floats: __m512) -> __m512i {
-        let op = self.0.avx512f;
-        op._mm512_add_epi32(words, op._mm512_srai_epi32::<31>(cast(floats)))
-    }
-
-    #[inline(always)]
     fn halves_to_signed(self, codes: &mut [[i8; LANES]; GROUPS], of: Rests<Self>) {
         let op = self.0.avx512bw;
         let halves = self.halves(&of);
@@ -286,16 +280,22 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn turn(self, words: __m512i) -> __m512i {
-        self.0.avx512f._mm512_ror_epi32::<8>(words)
-    }
-
-    #[inline(always)]
-    fn low_by_fours(self, words: __m512i) -> __m512 {
-        let op = self.0.avx512f;
-        let (two, mask) = (op._mm512_set1_epi32(2), op._mm512_set1_epi32(0xfffc));
-        // Two, or the word where the mask is set.
-        op._mm512_cvtepi32_ps(op._mm512_ternarylogic_epi32::<0xf8>(two, words, mask))
+    fn lots(self, words: __m512i) -> [__m512; GROUPS] {
+        let (op, bytes) = (self.0.avx512f, self.0.avx512bw);
+        // Two, or the word where the mask is set: where a lot's low byte is.
+        let by_fours = |two: u32, mask: u32| {
+            let (two, mask) = (op._mm512_set1_epi32(two.cast_signed()), op._mm512_set1_epi32(mask.cast_signed()));
+            op._mm512_ternarylogic_epi32::<0xf8>(two, words, mask)
+        };
+        let (even, odd) = (by_fours(0x0002_0002, 0xfffc_fffc), by_fours(0x0200_0200, 0xfcff_fcff));
+        let to_low = |[a, b, c, d]: [i32; 4]| bytes._mm512_shuffle_epi8(odd, op._mm512_set4_epi32(d, c, b, a));
+        let lots = [
+            by_fours(2, 0xfffc),
+            to_low(const { low_half(1, 2) }),
+            op._mm512_srli_epi32::<16>(even),
+            to_low(const { low_half(3, 0) }),
+        ];
+        each(lots, |lot| op._mm512_cvtepi32_ps(lot))
     }
 
     #[inline(always)]

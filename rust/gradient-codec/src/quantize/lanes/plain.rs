@@ -20,7 +20,7 @@ fn zip(a: Floats, b: Floats, of: impl Fn(f32, f32) -> f32) -> Floats {
 fn coded<C>(of: &Rests<Plain>, code: impl Fn(u32, f32) -> C) -> [[C; LANES]; GROUPS] {
     array::from_fn(|group| {
         let (words, rest, values) = (of.words[group], of.rest[group], of.values[group]);
-        array::from_fn(|i| code(words[i] + (rest[i].to_bits() >> 31), values[i]))
+        array::from_fn(|i| code(words[i].wrapping_add(rest[i].to_bits() >> 31), values[i]))
     })
 }
 
@@ -153,10 +153,6 @@ impl Lanes for Plain {
         words.map(|word| word.cast_signed() as f32)
     }
 
-    fn down_where_negative(self, words: Words, floats: Floats) -> Words {
-        array::from_fn(|i| words[i] - (floats[i].to_bits() >> 31))
-    }
-
     fn halves_to_signed(self, codes: &mut [[i8; LANES]; GROUPS], of: Rests<Self>) {
         *codes = coded(&of, |word, value| {
             let half = (word >> 1) as i8;
@@ -169,7 +165,7 @@ impl Lanes for Plain {
     }
 
     fn to_unsigned(self, codes: &mut [[u8; LANES]; GROUPS], of: Rests<Self>) {
-        *codes = coded(&of, |word, value| (word as u8).max(u8::from(value != 0.0)));
+        *codes = coded(&of, |word, value| (word.cast_signed().max(0) as u8).max(u8::from(value != 0.0)));
     }
 
     fn random(self, from: u32, key: u32) -> Words {
@@ -183,12 +179,8 @@ impl Lanes for Plain {
         })
     }
 
-    fn turn(self, words: Words) -> Words {
-        words.map(|word| word.rotate_right(8))
-    }
-
-    fn low_by_fours(self, words: Words) -> Floats {
-        words.map(|word| f32::from((word as u16 & 0xfffc) | 2))
+    fn lots(self, words: Words) -> [Floats; GROUPS] {
+        array::from_fn(|turn| words.map(|word| f32::from((word.rotate_right(8 * turn as u32) as u16 & 0xfffc) | 2)))
     }
 
     fn prefetch<T>(self, _near: &T, _ahead: usize) {}
