@@ -165,7 +165,7 @@ impl Lanes for Plain {
     }
 
     fn to_unsigned(self, codes: &mut [[u8; LANES]; GROUPS], of: Rests<Self>) {
-        *codes = coded(&of, |word, value| (word.cast_signed().max(0) as u8).max(u8::from(value != 0.0)));
+        *codes = coded(&of, |word, value| (word.cast_signed().max(0).cast_unsigned() as u8).max(u8::from(value != 0.0)));
     }
 
     fn random(self, from: u32, key: u32) -> Words {
