@@ -187,8 +187,13 @@ trait Held<L: Lanes> {
     }
     /// Returns what they are multiplied by, in every lane.
     fn scale(&self, lanes: L) -> L::Floats;
+    /// Returns the larger of both, lane by lane, as far as a scale is made of it.
+    #[inline(always)]
+    fn larger(_lanes: L, largest: L::Floats, _values: L::Floats) -> L::Floats {
+        largest
+    }
     /// Writes the scale of all of them; returns what they are written with.
-    fn weigh(&mut self, lanes: L, values: [L::Floats; GROUPS]) -> Self::Factor;
+    fn weigh(&mut self, lanes: L, largest: L::Floats) -> Self::Factor;
     /// Writes all of them.
     fn write(self, lanes: L, values: [L::Floats; GROUPS], factor: Self::Factor, rounding: Rounding, number: u64);
     /// Says that what lies ahead will be needed soon.
@@ -219,8 +224,13 @@ impl<L: Lanes> Held<L> for MomentumCodes<'_> {
     }
 
     #[inline(always)]
-    fn weigh(&mut self, lanes: L, values: [L::Floats; GROUPS]) -> L::Floats {
-        let scale = momentum::scale(lanes, values);
+    fn larger(lanes: L, largest: L::Floats, values: L::Floats) -> L::Floats {
+        lanes.larger(largest, lanes.abs(values))
+    }
+
+    #[inline(always)]
+    fn weigh(&mut self, lanes: L, largest: L::Floats) -> L::Floats {
+        let scale = momentum::scale(lanes, largest);
         *self.scale = scale.kept;
         scale.factor
     }
@@ -255,8 +265,13 @@ impl<L: Lanes> Held<L> for VarianceCodes<'_> {
     }
 
     #[inline(always)]
-    fn weigh(&mut self, lanes: L, values: [L::Floats; GROUPS]) -> L::Floats {
-        let scale = variance::scale(lanes, values);
+    fn larger(lanes: L, largest: L::Floats, values: L::Floats) -> L::Floats {
+        lanes.larger(largest, values)
+    }
+
+    #[inline(always)]
+    fn weigh(&mut self, lanes: L, largest: L::Floats) -> L::Floats {
+        let scale = variance::scale(lanes, largest);
         *self.scale = scale.kept;
         scale.factor
     }
@@ -279,7 +294,7 @@ impl<L: Lanes> Held<L> for InFull<'_> {
     type Factor = ();
 
     #[inline(always)]
-    fn weigh(&mut self, _lanes: L, _values: [L::Floats; GROUPS]) {}
+    fn weigh(&mut self, _lanes: L, _largest: L::Floats) {}
 
     #[inline(always)]
     fn read(&self, lanes: L, group: usize) -> L::Floats {
@@ -309,7 +324,7 @@ impl<L: Lanes> Held<L> for Nothing {
     type Factor = ();
 
     #[inline(always)]
-    fn weigh(&mut self, _lanes: L, _values: [L::Floats; GROUPS]) {}
+    fn weigh(&mut self, _lanes: L, _largest: L::Floats) {}
 
     #[inline(always)]
     fn read(&self, lanes: L, _group: usize) -> L::Floats {
@@ -371,14 +386,29 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
         let params = param.as_chunks_mut::<BLOCK>().0.iter_mut().zip(grad.as_chunks::<BLOCK>().0);
         let momenta = momentum.codes.as_chunks_mut::<BLOCK>().0.iter_mut().zip(momentum.scales);
         let mut blocks = params.zip(momenta).zip(variances).zip(first..);
+        let zero = Values::zero(self.lanes);
         let Some(((((param, grad), (codes, scale)), variance), number)) = blocks.next() else { return };
-        let mut before = self.whole_block(param, grad, MomentumCodes { codes, scale }, variance, number);
-        for ((((param, grad), (codes, scale)), variance), number) in blocks {
-            let updated = self.whole_block(param, grad, MomentumCodes { codes, scale }, variance, number);
-            before.write(self);
-            before = updated;
+        let mut values = zero;
+        let mut before = self.whole_block(param, grad, MomentumCodes { codes, scale }, variance, &mut values, number);
+        if L::HOLD_BLOCKS {
+            for ((((param, grad), (codes, scale)), variance), number) in blocks {
+                let mut own = zero;
+                let updated = self.whole_block(param, grad, MomentumCodes { codes, scale }, variance, &mut own, number);
+                before.write(self, &values);
+                (before, values) = (updated, own);
+            }
+            before.write(self, &values);
+        } else {
+            let mut others = zero;
+            let (mut past, mut now) = (&mut values, &mut others);
+            for ((((param, grad), (codes, scale)), variance), number) in blocks {
+                let updated = self.whole_block(param, grad, MomentumCodes { codes, scale }, variance, now, number);
+                before.write(self, past);
+                before = updated;
+                std::mem::swap(&mut now, &mut past);
+            }
+            before.write(self, past);
         }
-        before.write(self);
     }
 
     /// Updates one, and has memory asked for.
@@ -389,6 +419,7 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
         grad: &[E; BLOCK],
         momentum: MomentumCodes<'a>,
         variance: V,
+        values: &mut Values<L>,
         number: u64,
     ) -> Updated<L, MomentumCodes<'a>, V> {
         let width = size_of::<E>();
@@ -398,7 +429,7 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
         }
         Held::<L>::prefetch(&momentum, self.lanes);
         variance.prefetch(self.lanes);
-        self.update(param, grad, momentum, variance, number)
+        self.update(param, grad, momentum, variance, values, number)
     }
 
     /// Steps a tile of any kind, through blocks of its own; what is not there is zero and stays so.
@@ -469,7 +500,8 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
         variance: impl Held<L>,
         number: u64,
     ) {
-        self.update(param, grad, momentum, variance, number).write(self);
+        let mut values = Values::zero(self.lanes);
+        self.update(param, grad, momentum, variance, &mut values, number).write(self, &values);
     }
 
     /// Updates a block and writes its scales; its moments are yet to be written.
@@ -480,13 +512,13 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
         grad: &[E; BLOCK],
         mut momentum: M,
         mut variance: V,
+        values: &mut Values<L>,
         number: u64,
     ) -> Updated<L, M, V> {
         let lanes = self.lanes;
         let (param, grad) = (groups_mut(param), groups(grad));
-        let zero = lanes.splat(0.0);
         let (momentum_scale, variance_scale) = (momentum.scale(lanes), variance.scale(lanes));
-        let (mut momenta, mut variances) = ([zero; GROUPS], [zero; GROUPS]);
+        let (mut momentum_max, mut variance_max) = (lanes.splat(0.0), lanes.splat(0.0));
         for group in 0..GROUPS {
             let of = Sixteen {
                 param: E::load(lanes, &param[group]),
@@ -499,18 +531,34 @@ impl<L: Lanes, R: Rule> Pass<L, R> {
             };
             let [after, momentum, variance] = R::update(lanes, self.with, of);
             E::store(lanes, &mut param[group], after);
-            momenta[group] = momentum;
-            variances[group] = variance;
+            momentum_max = M::larger(lanes, momentum_max, momentum);
+            values.momenta[group] = momentum;
+            if R::HAS_VARIANCE {
+                variance_max = V::larger(lanes, variance_max, variance);
+                values.variances[group] = variance;
+            }
         }
-        let factors = (momentum.weigh(lanes, momenta), variance.weigh(lanes, variances));
-        Updated { momenta, variances, momentum, variance, factors, number }
+        let factors = (momentum.weigh(lanes, momentum_max), variance.weigh(lanes, variance_max));
+        Updated { momentum, variance, factors, number }
+    }
+}
+
+/// The moments of a block between being updated and being written.
+#[derive(Clone, Copy)]
+struct Values<L: Lanes> {
+    momenta: [L::Floats; GROUPS],
+    variances: [L::Floats; GROUPS],
+}
+
+impl<L: Lanes> Values<L> {
+    #[inline(always)]
+    fn zero(lanes: L) -> Self {
+        Self { momenta: [lanes.splat(0.0); GROUPS], variances: [lanes.splat(0.0); GROUPS] }
     }
 }
 
 /// A block whose moments are yet to be written.
 struct Updated<L: Lanes, M: Held<L>, V: Held<L>> {
-    momenta: [L::Floats; GROUPS],
-    variances: [L::Floats; GROUPS],
     momentum: M,
     variance: V,
     factors: (M::Factor, V::Factor),
@@ -519,9 +567,9 @@ struct Updated<L: Lanes, M: Held<L>, V: Held<L>> {
 
 impl<L: Lanes, M: Held<L>, V: Held<L>> Updated<L, M, V> {
     #[inline(always)]
-    fn write<R: Rule>(self, pass: &Pass<L, R>) {
-        self.momentum.write(pass.lanes, self.momenta, self.factors.0, pass.rounding, self.number);
-        self.variance.write(pass.lanes, self.variances, self.factors.1, pass.rounding, self.number);
+    fn write<R: Rule>(self, pass: &Pass<L, R>, values: &Values<L>) {
+        self.momentum.write(pass.lanes, values.momenta, self.factors.0, pass.rounding, self.number);
+        self.variance.write(pass.lanes, values.variances, self.factors.1, pass.rounding, self.number);
     }
 }
 

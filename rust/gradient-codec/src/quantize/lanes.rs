@@ -27,6 +27,9 @@ pub trait Lanes: Copy + Send + Sync {
     /// Sixteen random words.
     type Words: Copy;
 
+    /// Whether registers hold both moments of a block.
+    const HOLD_BLOCKS: bool;
+
     /// Runs a function that was compiled for this processor; what it calls has to be inlined.
     fn run<R>(self, function: impl FnOnce() -> R) -> R;
 

@@ -70,10 +70,11 @@ pub struct Scale<L: lanes::Lanes> {
 }
 
 impl<L: lanes::Lanes> Scale<L> {
-    /// Returns that of a block of which nothing has a sign; its largest value is to become `full`.
+    /// Returns that of a block of which these are the largest, lane by lane, without signs; the largest of them is to
+    /// become `full`.
     #[inline(always)]
-    fn of(lanes: L, [a, b, c, d]: [L::Floats; GROUPS], min: f32, full: f32) -> Self {
-        let largest = lanes.largest(lanes.larger(lanes.larger(a, b), lanes.larger(c, d)));
+    fn of(lanes: L, largest: L::Floats, min: f32, full: f32) -> Self {
+        let largest = lanes.largest(largest);
         let scale = lanes.larger(largest, lanes.splat(min));
         // Numbers that have no sign are in the order of their bits.
         let bits = lanes.first(largest).to_bits();
@@ -82,8 +83,8 @@ impl<L: lanes::Lanes> Scale<L> {
     }
 }
 
-/// Takes the signs off a block.
+/// Returns the largest of a block, lane by lane; of what has no sign, but for NaNs.
 #[inline(always)]
-fn magnitudes<L: lanes::Lanes>(lanes: L, [a, b, c, d]: [L::Floats; GROUPS]) -> [L::Floats; GROUPS] {
-    [lanes.abs(a), lanes.abs(b), lanes.abs(c), lanes.abs(d)]
+fn largest<L: lanes::Lanes>(lanes: L, [a, b, c, d]: [L::Floats; GROUPS]) -> L::Floats {
+    lanes.larger(lanes.larger(a, b), lanes.larger(c, d))
 }

@@ -5,7 +5,7 @@
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
 use super::lanes::{Lanes, Rests};
-use super::{GROUPS, LANES, Scale, both, each, magnitudes};
+use super::{GROUPS, LANES, Scale, both, each, largest};
 
 /// The largest code, squared.
 const FULL: f32 = 127.0 * 127.0;
@@ -39,15 +39,15 @@ pub fn squares_below<L: Lanes>(lanes: L, codes: &[i8; LANES]) -> L::Floats {
 /// Codes a block; returns its scale.
 #[inline(always)]
 pub fn encode<L: Lanes>(lanes: L, values: [L::Floats; GROUPS], codes: &mut [[i8; LANES]; GROUPS]) -> f32 {
-    let scale = scale(lanes, values);
+    let scale = scale(lanes, largest(lanes, each(values, |value| lanes.abs(value))));
     code(lanes, values, scale.factor, codes);
     scale.kept
 }
 
-/// Returns the scale that a block is coded with.
+/// Returns the scale that a block is coded with of which these are the largest absolute values, lane by lane.
 #[inline(always)]
-pub fn scale<L: Lanes>(lanes: L, values: [L::Floats; GROUPS]) -> Scale<L> {
-    Scale::of(lanes, magnitudes(lanes, values), SCALE_MIN, 4.0 * FULL)
+pub fn scale<L: Lanes>(lanes: L, largest: L::Floats) -> Scale<L> {
+    Scale::of(lanes, largest, SCALE_MIN, 4.0 * FULL)
 }
 
 /// Codes a block, with the factor of its [`scale`].

@@ -10,7 +10,7 @@
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
 use super::lanes::{Lanes, Rests};
-use super::{GROUPS, LANES, Scale, both, each};
+use super::{GROUPS, LANES, Scale, both, each, largest};
 
 /// The largest code to the fourth power.
 const FULL: f32 = 255.0 * 255.0 * 255.0 * 255.0;
@@ -70,15 +70,15 @@ pub fn encode<L: Lanes>(
     block: u64,
     codes: &mut [[u8; LANES]; GROUPS],
 ) -> f32 {
-    let scale = scale(lanes, values);
+    let scale = scale(lanes, largest(lanes, values));
     code(lanes, values, scale.factor, rounding, block, codes);
     scale.kept
 }
 
-/// Returns the scale that a block is coded with.
+/// Returns the scale that a block is coded with of which these are the largest values, lane by lane.
 #[inline(always)]
-pub fn scale<L: Lanes>(lanes: L, values: [L::Floats; GROUPS]) -> Scale<L> {
-    Scale::of(lanes, values, SCALE_MIN, FULL)
+pub fn scale<L: Lanes>(lanes: L, largest: L::Floats) -> Scale<L> {
+    Scale::of(lanes, largest, SCALE_MIN, FULL)
 }
 
 /// Codes block number `block`, with the factor of its [`scale`].

@@ -190,6 +190,8 @@ impl Lanes for Avx2 {
     type Floats = Floats;
     type Words = Words;
 
+    const HOLD_BLOCKS: bool = false;
+
     #[inline(always)]
     fn run<R>(self, function: impl FnOnce() -> R) -> R {
         self.0.vectorize(Function(function))

@@ -69,6 +69,8 @@ impl Lanes for Avx512 {
     type Floats = __m512;
     type Words = __m512i;
 
+    const HOLD_BLOCKS: bool = true;
+
     #[inline(always)]
     fn run<R>(self, function: impl FnOnce() -> R) -> R {
         self.0.vectorize(Function(function))

@@ -28,6 +28,8 @@ impl Lanes for Plain {
     type Floats = Floats;
     type Words = Words;
 
+    const HOLD_BLOCKS: bool = false;
+
     fn run<R>(self, function: impl FnOnce() -> R) -> R {
         function()
     }
@@ -165,7 +167,8 @@ impl Lanes for Plain {
     }
 
     fn to_unsigned(self, codes: &mut [[u8; LANES]; GROUPS], of: Rests<Self>) {
-        *codes = coded(&of, |word, value| (word.cast_signed().max(0).cast_unsigned() as u8).max(u8::from(value != 0.0)));
+        *codes =
+            coded(&of, |word, value| (word.cast_signed().max(0).cast_unsigned() as u8).max(u8::from(value != 0.0)));
     }
 
     fn random(self, from: u32, key: u32) -> Words {
