@@ -79,7 +79,8 @@ impl<L: lanes::Lanes> Scale<L> {
         // Numbers that have no sign are in the order of their bits.
         let bits = lanes.first(largest).to_bits();
         let kept = bits.max(u32::from(bits != 0) * min.to_bits());
-        Self { kept: f32::from_bits(kept), factor: lanes.div(lanes.splat(full), scale) }
+        // One division, not one for each lane: dividers are what a step waits for.
+        Self { kept: f32::from_bits(kept), factor: lanes.splat(full / lanes.first(scale)) }
     }
 }
 
