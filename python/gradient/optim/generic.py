@@ -22,6 +22,7 @@ from gradient.errors import InvalidInputError
 from gradient.optim.kept import Counter, Packed, full
 from gradient.optim.lion import Lion
 from gradient.optim.native import beta2_of
+from gradient.optim.policies import chosen_codecs
 from gradient.optim.store import StateStore
 from gradient.optim.views import Facts
 
@@ -86,7 +87,9 @@ class GenericSteps:
             for group, params in parts:
                 if not self._is_trusted:
                     undo += [(param, param.detach().clone(), *self._copy(param)) for param in params]
-                # Copies: what a part appends to a list is not there for the next.
+                # Copies, and nothing that is new: what a part makes or appends to is not there for the next.
+                for key in self._plain(fields).keys() - own.keys():
+                    del fields[key]
                 fields.update(self._plain(own))
                 after = self._part(optimizer, group, params)
                 changed = self._plain(fields)
@@ -172,7 +175,7 @@ class GenericSteps:
             counter: Counter = self.store.counter(param)
             counter.value += 1
             number = counter.value
-        codecs = self.policy.get_codecs(param, Facts(state), number)
+        codecs = chosen_codecs(self.policy, param, Facts(state), number)
         if group.get("differentiable"):
             # Whoever differentiates through a step has its graph in the state.
             codecs = {}

@@ -16,6 +16,7 @@ from gradient.errors import InvalidInputError
 from gradient.optim.codecs import BuiltinCodec, Codec, FP32Codec
 from gradient.optim.kept import Counter, Packed, full
 from gradient.optim.lion import Lion
+from gradient.optim.policies import chosen_codecs
 from gradient.optim.store import StateStore, codec_for
 from gradient.optim.views import Facts
 
@@ -205,7 +206,7 @@ class NativeSteps:
         entry = self.store.entries.get(param, {})
         preview = {key: param.new_zeros(()).expand(param.shape) for key in self.rule.keys}
         preview |= {key: value for key, value in entry.items() if value is not None}
-        asked = self.policy.get_codecs(param, Facts(preview), max(self._counter(param).value, 1))
+        asked = chosen_codecs(self.policy, param, Facts(preview), max(self._counter(param).value, 1))
         codecs: dict[str, BuiltinCodec | None] = {}
         for key in self.rule.keys:
             codec = asked.get(key)
@@ -296,7 +297,7 @@ class NativeSteps:
     def _recode(self, param: Tensor, step: int, beta2: float | None) -> None:
         """Ask the policy again, and code what it wants otherwise."""
         entry, store = self.store.entries[param], self.store
-        codecs = self.policy.get_codecs(param, Facts(entry), step)
+        codecs = chosen_codecs(self.policy, param, Facts(entry), step)
         changed: dict[Any, Codec] = {}
         for key in self.rule.keys:
             codec = codecs.get(key)

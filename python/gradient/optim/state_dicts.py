@@ -13,6 +13,7 @@ from gradient import coded
 from gradient.coded import BLOCKWISE, WIDTHS, Coded
 from gradient.errors import InvalidInputError
 from gradient.optim.kept import full, say_once
+from gradient.optim.policies import MOMENTA, VARIANCES
 from gradient.optim.views import OptimizerState
 
 if TYPE_CHECKING:
@@ -92,6 +93,17 @@ def unboxed(
         groups: The groups that it will have.
     """
     taken = {key: _taken(box, key) for key, box in state.items()}
+    numbers = {param: number for number, param in enumerate(param for group in groups for param in group["params"])}
+    for param, one in taken.items():
+        for key in MOMENTA | VARIANCES if isinstance(param, Tensor) and isinstance(one, Mapping) else ():
+            moment = one.get(key)
+            if isinstance(moment, Tensor | Coded) and moment.shape != param.shape:
+                raise InvalidInputError(
+                    f"{key} of parameter {numbers.get(param)} can not be loaded: it has the shape "
+                    f"{list(moment.shape)}, and the parameter {list(param.shape)}",
+                    code="bad-state",
+                    hint="the state dict is that of another model, or of its parameters in another order",
+                )
     steps = {key: _whole(box.steps, "the number of steps") for key, box in state.items() if box.steps is not None}
     store = optimizer.store
     with store.all_or_nothing():
@@ -127,6 +139,12 @@ def _taken(box: Box, param: Any) -> Any:
 
 def _one(value: Any, key: Any, param: Any, is_native: bool) -> Any:
     if isinstance(value, Mapping) and _MARK in value:
+        if not isinstance(param, Tensor):
+            raise InvalidInputError(
+                f"{key} of parameter {param} can not be loaded: the optimizer has no such parameter",
+                code="bad-state",
+                hint="the state dict is that of another model",
+            )
         return from_parts(value, key, param)
     if not isinstance(value, Tensor) or not isinstance(param, Tensor):
         return value

@@ -13,9 +13,9 @@ from torch.nn import Parameter
 
 from gradient.coded import FLOATS, Coded
 from gradient.errors import InvalidInputError
-from gradient.optim.codecs import BuiltinCodec, Codec, FourthRootCodec
+from gradient.optim.codecs import BuiltinCodec, Codec, FourthRootCodec, SignedSqrtCodec
 from gradient.optim.kept import Counter, Packed, full, nbytes, say_once
-from gradient.optim.policies import VARIANCES
+from gradient.optim.policies import MOMENTA, VARIANCES
 
 _NO_VARIANCES = {
     "signed-sqrt": "is for first ones",
@@ -23,6 +23,7 @@ _NO_VARIANCES = {
 }
 """Kinds that second moments are not kept as, and why."""
 _FOURTH_ROOTS = (FourthRootCodec(), FourthRootCodec(offload_to_cpu=True))
+_SIGNED_ROOTS = (SignedSqrtCodec(), SignedSqrtCodec(offload_to_cpu=True))
 
 
 @dataclass
@@ -66,17 +67,19 @@ class StateStore:
     choose: Callable[[Tensor, Mapping[Any, Any]], Mapping[Any, Codec]] | None = None
     _measured: dict[Any, dict[Tensor, tuple[float, float]]] = field(default_factory=dict)
     _next_seed: int | None = None
+    _known: dict[int, Codec] = field(default_factory=dict)
+    """Users' codecs that were seen to do what a codec does, by identity."""
 
     def get_memory_usage(self) -> int:
         """Give the bytes that the state takes: codes, scales, what is kept in full, and 8 for each number."""
         return sum(nbytes(value) for entry in self._by_parameter() for value in entry.values())
 
     def stats(self) -> dict[Any, KeyStats]:
-        """Give by key how many tensors there are, and their bytes before and after."""
+        """Give by key how many tensors there are, and their bytes before and after; counters are none of them."""
         stats: dict[Any, KeyStats] = {}
         for entry in self._by_parameter():
             for key, value in entry.items():
-                if not isinstance(value, Tensor | Coded | Packed):
+                if not isinstance(value, Tensor | Coded | Packed) or not value.shape:
                     continue
                 found = stats.setdefault(key, KeyStats())
                 found.num_tensors += 1
@@ -169,6 +172,9 @@ class StateStore:
         """
         if not isinstance(codec, BuiltinCodec):
             packed = codec.encode(value)
+            if id(codec) not in self._known:
+                check_own(codec, packed, value)
+                self._known[id(codec)] = codec
             return Packed(codec, _pinned(packed) if self.pin_memory else packed, value.shape, value.dtype)
         if codec.kind == FLOATS.get(value.dtype) and not codec.offload_to_cpu:
             return value
@@ -233,14 +239,16 @@ class StateStore:
         return self._next_seed - 1
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "slots": {}, "choose": None, "_measured": {}, "_next_seed": None}
+        return {**vars(self), "slots": {}, "choose": None, "_measured": {}, "_next_seed": None, "_known": {}}
 
     def __repr__(self) -> str:
         return f"StateStore({len(self.entries)} parameters, {self.get_memory_usage():,} bytes)"
 
 
 def codec_for(key: Any, codec: Codec) -> Codec:
-    """Give the codec that a key really has: a second moment is a fourth root where it would be lost, and that is said.
+    """Give the codec that a key really has, and say where that is not the one asked for.
+
+    A second moment is a fourth root where it would be lost; a first one never is, as it would lose its sign.
 
     Raises:
         InvalidInputError: It is no codec.
@@ -255,7 +263,48 @@ def codec_for(key: Any, codec: Codec) -> Codec:
         why = _NO_VARIANCES[codec.kind]
         say_once(f"{key} is a second moment, and {type(codec).__name__} {why}: it is coded as FourthRootCodec does")
         return _FOURTH_ROOTS[codec.offload_to_cpu]
+    if key in MOMENTA and isinstance(codec, BuiltinCodec) and codec.kind == "fourth-root":
+        say_once(
+            f"{key} is a first moment, and {type(codec).__name__} is for second ones, which have no sign: it is coded "
+            "as SignedSqrtCodec does"
+        )
+        return _SIGNED_ROOTS[codec.offload_to_cpu]
     return codec
+
+
+def check_own(codec: Codec, packed: Any, value: Tensor) -> None:
+    """Accept a user's codec that gives back what a codec has to.
+
+    Raises:
+        InvalidInputError: It does not (`bad-codec`); what it raised is the cause.
+    """
+    name = type(codec).__name__
+    back: Any
+    size: Any
+    try:
+        back, size = codec.decode(packed, device=value.device), codec.bytes(packed)
+    except Exception as error:
+        raise InvalidInputError(
+            f"{name} can not be used: {type(error).__name__}: {error}",
+            code="bad-codec",
+            hint="a codec has encode(tensor), decode(packed, device=None) and bytes(packed)",
+        ) from error
+    problem = None
+    if not isinstance(back, Tensor) or (back.shape, back.dtype, back.device) != (
+        value.shape,
+        value.dtype,
+        value.device,
+    ):
+        found = f"{back.dtype} {list(back.shape)} on {back.device}" if isinstance(back, Tensor) else repr(back)
+        problem = f"decode gave {found} for {value.dtype} {list(value.shape)} on {value.device}"
+    elif isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        problem = f"bytes gave {size!r}, which is no number of bytes"
+    if problem is not None:
+        raise InvalidInputError(
+            f"{name} can not be used: {problem}",
+            code="bad-codec",
+            hint="decode gives a tensor of the shape and dtype that encode was given, on the device it is asked for",
+        )
 
 
 def _pinned(packed: Any) -> Any:

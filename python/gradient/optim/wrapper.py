@@ -18,9 +18,9 @@ from gradient.errors import InvalidInputError
 from gradient.optim import state_dicts
 from gradient.optim.codecs import BuiltinCodec, Codec
 from gradient.optim.generic import GenericSteps
-from gradient.optim.kept import Counter, full, say_once
+from gradient.optim.kept import Counter, Packed, full, say_once
 from gradient.optim.native import RULES, NativeSteps, beta2_of
-from gradient.optim.policies import ParameterFacts, Policy
+from gradient.optim.policies import ParameterFacts, Policy, chosen_codecs
 from gradient.optim.store import StateStore, codec_for
 from gradient.optim.views import OptimizerState
 
@@ -43,7 +43,7 @@ class Settings:
 
 
 class OptimizerWrapper(Optimizer):
-    """A wrapped optimizer: still the same object, and of the class that it had.
+    """A wrapped optimizer: still the same object, and an instance of the class that it had.
 
     Made by `gradient.wrap`; `OptimizerWrapper(optimizer, ...)` is the same call. What is not named here is the
     optimizer's own.
@@ -216,6 +216,7 @@ class OptimizerWrapper(Optimizer):
                 is_lossy |= any(_is_loss(state[key], codec_for(key, codec)) for key, codec in changed.items())
                 if changed:
                     store.commit(param, state, changed, beta2=beta2.get(param))
+                    is_lossy |= any(_lost(state[key], store.entries[param][key]) for key in changed)
         return is_lossy
 
     def held_steps(self) -> dict[Tensor, int]:
@@ -279,7 +280,7 @@ class OptimizerWrapper(Optimizer):
             number = step.value if isinstance(step, Counter) else int(step)
         else:
             number = counter.value if counter is not None else 1
-        return self.policy.get_codecs(param, facts, max(number, 1))
+        return chosen_codecs(self.policy, param, facts, max(number, 1))
 
     def _bind(self) -> None:
         """Tell the policy what is known of the parameters."""
@@ -347,11 +348,16 @@ def _is_other(value: Any, codec: Codec) -> bool:
 
 
 def _is_loss(value: Any, codec: Codec) -> bool:
-    """Tell whether a codec keeps less of a value than there is."""
+    """Tell whether a codec keeps less of a value than there is, as far as that is known before it does."""
     if not isinstance(codec, BuiltinCodec):
-        return True
+        return False
     held = value.kind if isinstance(value, Coded) else FLOATS.get(value.dtype) if isinstance(value, Tensor) else ""
     return codec.kind not in ("float32", held) or (isinstance(value, Tensor) and value.dtype == torch.float64)
+
+
+def _lost(value: Any, kept: Any) -> bool:
+    """Tell whether a user's codec has kept less of a value than there was."""
+    return isinstance(kept, Packed) and not torch.equal(kept.decode(value.device), full(value, value.device))
 
 
 def inner_step(kind: type[Optimizer]) -> Callable[..., Any]:

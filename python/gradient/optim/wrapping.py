@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 from torch.optim import Optimizer
 
 from gradient.errors import InvalidInputError
@@ -69,6 +71,14 @@ def wrap(
     ):
         if size is not None and (type(size) is not int or size < 1):
             raise InvalidInputError(f"{name} is a whole number from 1 and no {size!r}", code="bad-option")
+    for name, flag in (("pin_memory", pin_memory), ("profile", profile), ("measure_error", measure_error)):
+        if flag is not None and not isinstance(flag, bool):
+            raise InvalidInputError(f"{name} is True or False and no {flag!r}", code="bad-option")
+    models = model.values() if isinstance(model, Mapping) else [model]
+    if model is not None and not all(isinstance(one, Module) for one in models):
+        raise InvalidInputError(
+            f"model is a torch.nn.Module, or several by name, and no {type(model).__name__}", code="bad-option"
+        )
     if pin_memory is None:
         pin_memory = any(param.is_cuda for group in optimizer.param_groups for param in group["params"])
     settings = Settings(EightBitPolicy() if policy is None else policy, model, pin_memory, profile, measure_error)
@@ -113,7 +123,11 @@ def _check(optimizer: object, policy: object) -> None:
         raise InvalidInputError(f"a {type(optimizer).__name__} is no torch.optim.Optimizer", code="no-optimizer")
     kind = type(optimizer)
     if isinstance(optimizer, OptimizerWrapper):
-        raise InvalidInputError(f"this {optimizer.inner_class.__name__} is wrapped already", code="already-wrapped")
+        raise InvalidInputError(
+            f"this {optimizer.inner_class.__name__} is wrapped already",
+            code="already-wrapped",
+            hint="for another policy make the optimizer anew, and load its state_dict()",
+        )
     for method in ("state_dict", "load_state_dict"):
         if getattr(kind, method) is not getattr(Optimizer, method):
             raise InvalidInputError(

@@ -11,7 +11,7 @@ from torch import nn, optim
 from gradient import coded
 from gradient.coded import Coded
 from gradient.errors import InvalidInputError
-from gradient.optim import Codec, EightBitPolicy, FP16Codec, Policy, generic, wrap
+from gradient.optim import Codec, ConfigurablePolicy, EightBitPolicy, FP16Codec, Policy, generic, kept, wrap
 from gradient.optim.kept import Packed
 
 IN_FULL = EightBitPolicy(min_elements=10**9)
@@ -168,6 +168,28 @@ def test_a_count_in_the_group_or_of_the_optimizer_goes_up_once_a_step(policy):
             assert (found - expected).abs().max() < (1e-6 if policy is IN_FULL else 0.02)
 
 
+class CountsFromTheFirst(Counts):
+    """Has no number of steps before its first one."""
+
+    def __init__(self, params):
+        super().__init__(params)
+        del self.steps
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        self.seen = getattr(self, "seen", 0) + 1
+        self.param_groups[0]["seen"] = self.param_groups[0].get("seen", 0) + 1
+        self.steps = self.seen - 1
+        super().step(closure)
+
+
+def test_a_count_that_begins_with_the_first_step_goes_up_once_a_step():
+    optimizer = wrap(CountsFromTheFirst(params_of()), ALL_CODED)
+    for seed in range(3):
+        step(optimizer, seed)
+        assert (optimizer.seen, optimizer.steps, optimizer.param_groups[0]["seen"]) == (seed + 1,) * 3
+
+
 class KeepsNorm(Counts):
     """Keeps the norm of all gradients in its group."""
 
@@ -318,6 +340,62 @@ def test_parameters_are_decoded_one_after_the_other(monkeypatch):
     optimizer.step()
     # Both moments, and the first one again to be compared with what it was.
     assert order == ["in", "in", "in", "out"] * 4
+
+
+class Rounded(Codec):
+    """A codec of a user; what it gets wrong is given."""
+
+    def __init__(self, decoded=lambda tensor, device: tensor.float().to(device), size=lambda packed: packed.nbytes):
+        self.decoded, self.size = decoded, size
+
+    def encode(self, tensor):
+        return tensor.half()
+
+    def decode(self, packed, device=None):
+        return self.decoded(packed, device)
+
+    def bytes(self, packed):
+        return self.size(packed)
+
+
+class TakesNoDevice(Rounded):
+    """As someone may write it who has not read on."""
+
+    def decode(self, packed):
+        return packed.float()
+
+
+WRONG_CODECS = {
+    "device": (TakesNoDevice(), "device"),
+    "shape": (Rounded(lambda tensor, device: tensor[:1].float()), r"\[1, 64\]"),
+    "dtype": (Rounded(lambda tensor, device: tensor), "float16"),
+    "tensor": (Rounded(lambda tensor, device: None), "None"),
+    "bytes": (Rounded(size=lambda packed: "many"), "many"),
+}
+
+
+@pytest.mark.parametrize("how", WRONG_CODECS)
+def test_a_codec_that_is_none_is_named_with_what_it_does(how):
+    codec, named = WRONG_CODECS[how]
+    optimizer = wrap(optim.AdamW(params_of()), ConfigurablePolicy({"exp_avg": codec}))
+    with pytest.raises(InvalidInputError, match=f"{type(codec).__name__} can not be used.*{named}") as caught:
+        step(optimizer)
+    assert caught.value.code == "bad-codec"
+    assert not optimizer.store.get_memory_usage()
+
+
+def test_a_codec_that_gives_back_all_that_it_is_given_is_not_called_a_loss(caplog, monkeypatch):
+    monkeypatch.setattr(kept, "_said", set())
+    policy = ConfigurablePolicy({"exp_avg": Rounded()})
+    first, second, full = (optim.AdamW(params_of()) for _ in range(3))
+    step(wrap(first, policy))
+    wrap(second, policy)
+    with caplog.at_level("WARNING", "gradient"):
+        second.load_state_dict(first.state_dict())
+        assert not caplog.records
+        step(full)
+        second.load_state_dict(full.state_dict())
+        assert len(caplog.records) == 1
 
 
 class Halved(Codec):

@@ -19,6 +19,8 @@ from gradient.optim import (
     FP16Codec,
     FP32Codec,
     Int8MomentumCodec,
+    Lion,
+    Policy,
     Rule,
     SelectivePolicy,
     SignedSqrtCodec,
@@ -208,6 +210,66 @@ def test_half_precision_that_would_make_second_moments_zero_is_a_fourth_root_and
     assert kinds(optimizer) == ["fourth-root"] and float(weight.abs().max()) < 0.03
 
 
+@pytest.mark.parametrize("kind", [optim.AdamW, optim.NAdam, Lion])
+def test_a_first_moment_never_loses_its_sign(kind, caplog, monkeypatch):
+    monkeypatch.setattr(kept, "_said", set())
+    weight = nn.Parameter(torch.zeros(64, 64))
+    optimizer = wrap(kind([weight]), ConfigurablePolicy({"exp_avg": FourthRootCodec(offload_to_cpu=True)}))
+    weight.grad = -torch.ones_like(weight)
+    with caplog.at_level(logging.WARNING, "gradient"):
+        optimizer.step()
+    assert float(optimizer.state[weight]["exp_avg"].max()) < 0
+    assert optimizer.store.entries[weight]["exp_avg"].kind == "signed-sqrt"
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("exp_avg is a first moment, and FourthRootCodec is for second ones, which have no sign")
+
+
+@pytest.mark.parametrize("kind", [optim.AdamW, optim.RAdam])
+def test_a_key_that_no_state_has_is_said_once_and_what_is_right_is_coded(kind, caplog, monkeypatch):
+    monkeypatch.setattr(kept, "_said", set())
+    weights = [nn.Parameter(torch.ones(64, 64)) for _ in range(2)]
+    policy = ConfigurablePolicy({"exp_agv": FP16Codec(), "exp_avg": BF16Codec()})
+    optimizer = wrap(kind(weights), policy)
+    with caplog.at_level(logging.WARNING, "gradient"):
+        for weight in weights:
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    assert optimizer.store.stats()["exp_avg"].num_coded == 2
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("ConfigurablePolicy has codecs for exp_agv, which the state does not have: it has ")
+    copy = wrap(kind([nn.Parameter(torch.ones(64, 64)) for _ in range(2)]), policy)
+    copy.load_state_dict(optimizer.state_dict())
+
+
+def test_a_rule_that_holds_for_nothing_is_said(caplog, monkeypatch):
+    monkeypatch.setattr(kept, "_said", set())
+    model = model_of()
+    with caplog.at_level(logging.WARNING, "gradient"):
+        wrap(
+            optim.AdamW(model.parameters()),
+            SelectivePolicy([Rule(None, name="encoder.*"), Rule(None, name="0.*")]),
+            model=model,
+        )
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "encoder.*" in said and "none of the optimizer's parameters" in said
+
+
+class Silent(Policy):
+    """Forgets to return anything."""
+
+    def get_codecs(self, param, state, step):
+        return None
+
+
+@pytest.mark.parametrize("kind", [optim.AdamW, optim.RAdam])
+def test_a_policy_that_returns_nothing_is_named(kind):
+    weight = nn.Parameter(torch.ones(64, 64))
+    optimizer = wrap(kind([weight]), Silent())
+    weight.grad = torch.ones_like(weight)
+    with pytest.raises(InvalidInputError, match=r"Silent\.get_codecs gave None"):
+        optimizer.step()
+
+
 BAD = {
     "min_elements": lambda: EightBitPolicy(-1),
     "min_elements of text": lambda: EightBitPolicy("all"),
@@ -220,6 +282,14 @@ BAD = {
     "a rule that is none": lambda: SelectivePolicy([EightBitPolicy()]),
     "a rounding that is unknown": lambda: FourthRootCodec("up"),
     "where codes are kept": lambda: FP16Codec("cpu"),
+    "one rule that is no list": lambda: SelectivePolicy(Rule(None)),
+    "a default that is no policy": lambda: SelectivePolicy([], default="fp32"),
+    "a rule's policy": lambda: Rule("fp32", name="*"),
+    "a rule's name that is a list": lambda: Rule(None, name=["0.weight"]),
+    "a rule's module that is text": lambda: Rule(None, module="Linear"),
+    "a rule's module that is a module": lambda: Rule(None, module=nn.Linear(1, 1)),
+    "a rule's modules of which one is none": lambda: Rule(None, module=(nn.Linear, int)),
+    "a rule's shape that is a shape": lambda: Rule(None, shape=(128, 128)),
 }
 
 

@@ -544,6 +544,30 @@ def test_a_damaged_native_state_dict_is_refused_and_nothing_is_changed(how: str)
     assert trainer.train(2).weights() == twin.train(2).weights()
 
 
+@pytest.mark.parametrize("form", ["torch", "native"])
+def test_a_moment_of_another_shape_is_refused_with_the_parameter_and_nothing_is_changed(form: str) -> None:
+    given = copy.deepcopy(Trainer("adamw-by-lot").train(2).optimizer.state_dict(format=form))
+    # Of as many parameters, in another order: of another model.
+    given["state"] = dict(enumerate(reversed(given["state"].values())))
+    trainer = Trainer("adamw-by-lot", seed=2).train(1)
+    before = held(trainer), groups(trainer.optimizer)
+    with pytest.raises(InvalidInputError, match="exp_avg") as caught:
+        trainer.optimizer.load_state_dict(given)
+    assert caught.value.code == "bad-state" and "shape" in str(caught.value)
+    assert form == "native" or "parameter 0" in str(caught.value)
+    assert (held(trainer), groups(trainer.optimizer)) == before
+
+
+def test_codes_of_a_parameter_that_is_not_there_are_refused() -> None:
+    given = copy.deepcopy(Trainer("adamw-by-lot").train(2).optimizer.state_dict(format="native"))
+    given["state"][99] = given["state"][2]
+    trainer = Trainer("adamw-by-lot", seed=2).train(1)
+    before = held(trainer)
+    with pytest.raises(InvalidInputError, match="99"):
+        trainer.optimizer.load_state_dict(given)
+    assert held(trainer) == before
+
+
 @pytest.mark.parametrize("steps", [-1, "two", 1.5])
 def test_a_damaged_count_of_steps_is_refused_and_nothing_is_changed(steps: Any) -> None:
     given = copy.deepcopy(Trainer("sgd-in-warm-up").train(2).optimizer.state_dict(format="native"))

@@ -196,6 +196,18 @@ def test_a_chunk_size_that_is_none_is_refused(name, size):
     wrap(optimizer, **{name: 8})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("profile", "yes"), ("measure_error", 1), ("pin_memory", "cpu"), ("model", 3), ("model", {"main": "model"})],
+)
+def test_an_option_of_another_type_is_refused(name, value):
+    optimizer = optim.Adam([weight_of()])
+    with pytest.raises(InvalidInputError, match=name) as caught:
+        wrap(optimizer, **{name: value})
+    assert caught.value.code == "bad-option"
+    assert type(optimizer) is optim.Adam
+
+
 @pytest.mark.parametrize("policy", [WarmupPolicy, "int8", 8])
 def test_what_is_no_policy_is_refused(policy):
     with pytest.raises(InvalidInputError, match="Policy"):

@@ -3,7 +3,7 @@
 from gradient.optim.policies.adaptive import AdaptiveWarmupPolicy
 from gradient.optim.policies.configurable import ConfigurablePolicy
 from gradient.optim.policies.eight_bit import EightBitPolicy
-from gradient.optim.policies.policy import MOMENTA, VARIANCES, ParameterFacts, Policy, tensors_of
+from gradient.optim.policies.policy import MOMENTA, VARIANCES, ParameterFacts, Policy, chosen_codecs, tensors_of
 from gradient.optim.policies.selective import Rule, SelectivePolicy
 from gradient.optim.policies.warmup import WarmupPolicy
 
@@ -18,5 +18,6 @@ __all__ = [
     "Rule",
     "SelectivePolicy",
     "WarmupPolicy",
+    "chosen_codecs",
     "tensors_of",
 ]

@@ -39,7 +39,8 @@ class ConfigurablePolicy(Policy):
         """See `Policy.get_codecs`."""
         if step < self.warmup_steps:
             return {}
-        return {key: self.codecs_map.get(key, self.default_codec) for key, _, _ in tensors_of(state)}
+        named = {key: codec for key, codec in self.codecs_map.items() if key not in state}
+        return named | {key: self.codecs_map.get(key, self.default_codec) for key, _, _ in tensors_of(state)}
 
     def next_change(self, step: int) -> int | None:
         """At the end of the warm-up."""

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradient.errors import InvalidInputError
 from gradient.optim.codecs import Codec
+from gradient.optim.kept import say_once
 
 MOMENTA = frozenset({"exp_avg", "momentum_buffer"})
 """What torch's optimizers call first moments."""
@@ -58,6 +60,26 @@ class Policy(ABC):
         Raises:
             InvalidInputError: What the policy asks for is not known.
         """
+
+
+def chosen_codecs(policy: Policy, param: Tensor, state: Mapping[str, Any], step: int) -> Mapping[str, Codec]:
+    """Ask a policy for codecs; what the state does not have is said once, and left out.
+
+    Raises:
+        InvalidInputError: It gives no mapping.
+    """
+    codecs = policy.get_codecs(param, state, step)
+    if not isinstance(codecs, Mapping):
+        raise InvalidInputError(
+            f"{type(policy).__name__}.get_codecs gave {codecs!r} and no codecs by key",
+            code="bad-option",
+            hint="return {} where nothing is to be coded",
+        )
+    unknown = codecs.keys() - state.keys()
+    if unknown:
+        asked, has = (", ".join(sorted(map(str, keys))) for keys in (unknown, state.keys()))
+        say_once(f"{type(policy).__name__} has codecs for {asked}, which the state does not have: it has {has}")
+    return {key: codec for key, codec in codecs.items() if key in state}
 
 
 def tensors_of(state: Mapping[str, Any]) -> Iterator[tuple[str, torch.Size, torch.dtype]]:

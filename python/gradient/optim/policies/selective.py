@@ -13,6 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from gradient.errors import InvalidInputError
 from gradient.optim.codecs import Codec
+from gradient.optim.kept import say_once
 from gradient.optim.policies.eight_bit import EightBitPolicy
 from gradient.optim.policies.policy import ParameterFacts, Policy
 
@@ -33,6 +34,30 @@ class Rule:
     module: type[nn.Module] | tuple[type[nn.Module], ...] | None = None
     shape: Callable[[torch.Size], bool] | None = None
 
+    def __post_init__(self) -> None:
+        """Accept what a rule can be made of.
+
+        Raises:
+            InvalidInputError: Something is of another type.
+        """
+        modules = self.module if isinstance(self.module, tuple) else (self.module,)
+        for what, value, is_right in (
+            ("policy is a gradient.optim.Policy or None", self.policy, isinstance(self.policy, Policy | None)),
+            ("name is a pattern, as '*.embed.weight',", self.name, isinstance(self.name, str | None)),
+            (
+                "module is a type of module, as torch.nn.Embedding, or a tuple of them,",
+                self.module,
+                self.module is None or all(isinstance(one, type) and issubclass(one, nn.Module) for one in modules),
+            ),
+            (
+                "shape is a function of a shape, as lambda shape: shape.numel() > 1000,",
+                self.shape,
+                self.shape is None or callable(self.shape),
+            ),
+        ):
+            if not is_right:
+                raise InvalidInputError(f"a rule's {what} and no {value!r}", code="bad-option")
+
     def holds(self, param: Tensor, facts: ParameterFacts) -> bool:
         """Tell whether a parameter is meant."""
         if self.name is not None and not fnmatch.fnmatchcase(facts.name or "", self.name):
@@ -52,9 +77,13 @@ class SelectivePolicy(Policy):
     """
 
     def __init__(self, rules: Sequence[Rule], default: Policy | None = None) -> None:
+        if not isinstance(rules, Sequence):
+            raise InvalidInputError(f"rules is a list of gradient.optim.Rule and no {rules!r}", code="bad-option")
         for rule in rules:
             if not isinstance(rule, Rule):
                 raise InvalidInputError(f"{rule!r} is no gradient.optim.Rule", code="bad-option")
+        if not isinstance(default, Policy | None):
+            raise InvalidInputError(f"default is a gradient.optim.Policy or None and no {default!r}", code="bad-option")
         self.rules = list(rules)
         self.default = default or EightBitPolicy()
         self._facts: MutableMapping[Tensor, ParameterFacts] = WeakTensorKeyDictionary()
@@ -62,16 +91,17 @@ class SelectivePolicy(Policy):
     def bind(self, facts: Mapping[Tensor, ParameterFacts]) -> None:
         """See `Policy.bind`."""
         for rule in self.rules:
-            for what, unknown in (
-                ("name", rule.name is not None and any(fact.name is None for fact in facts.values())),
-                ("module", rule.module is not None and any(fact.module is None for fact in facts.values())),
-            ):
-                if unknown:
+            for what, asked in (("name", rule.name), ("module", rule.module)):
+                num_unknown = sum(getattr(fact, what) is None for fact in facts.values())
+                if asked is not None and num_unknown:
                     raise InvalidInputError(
-                        f"a rule chooses by {what}, and not every parameter's {what} is known",
+                        f"a rule chooses by {what}, and of {num_unknown} of {len(facts)} parameters the {what} is not "
+                        "known",
                         code="names-unknown",
-                        hint="give the model: gradient.wrap(optimizer, policy, model=model)",
+                        hint="give the model that has all of them: gradient.wrap(optimizer, policy, model=model)",
                     )
+            if facts and not any(rule.holds(param, fact) for param, fact in facts.items()):
+                say_once(f"{rule} holds for none of the optimizer's parameters")
         # One policy may be that of several optimizers.
         self._facts.update(facts)
         for policy in (self.default, *(rule.policy for rule in self.rules)):
