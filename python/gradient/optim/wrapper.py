@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,6 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from gradient.coded import FLOATS, Coded
-from gradient.errors import InvalidInputError
 from gradient.optim import state_dicts
 from gradient.optim.codecs import BuiltinCodec, Codec
 from gradient.optim.generic import GenericSteps
@@ -384,35 +382,6 @@ def _made_anew(cls: type[OptimizerWrapper], *args: Any, **kwargs: Any) -> Any:
     from gradient.optim.wrapping import wrap
 
     return wrap(cls.inner_class(*args, **kwargs))
-
-
-def repeat_schedulers_patch(optimizer: Optimizer) -> None:
-    """Patch the step as a scheduler does, if one had: its patch calls the step of the class that was.
-
-    Raises:
-        InvalidInputError: Somebody else has replaced the step of this optimizer.
-    """
-    patched = vars(optimizer).pop("step", None)
-    if patched is None:
-        return
-    if not hasattr(patched, "_wrapped_by_lr_sched"):
-        vars(optimizer)["step"] = patched
-        raise InvalidInputError(
-            f"the step of this {type(optimizer).__name__} was replaced by somebody else's",
-            code="step-replaced",
-            hint="wrap the optimizer before whatever replaces optimizer.step",
-        )
-    reference = weakref.ref(optimizer)
-    step: Any = type(optimizer).step
-
-    @functools.wraps(step)
-    def tracked(*args: Any, **kwargs: Any) -> Any:
-        live: Any = reference()
-        live._opt_called = True
-        return step.__get__(live, type(live))(*args, **kwargs)
-
-    tracked._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
-    vars(optimizer)["step"] = tracked
 
 
 def _unpickled(kind: type[Optimizer]) -> Any:

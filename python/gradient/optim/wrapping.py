@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +15,7 @@ from gradient.errors import InvalidInputError
 from gradient.optim.kept import say_once
 from gradient.optim.policies import EightBitPolicy, Policy
 from gradient.optim.store import StateStore
-from gradient.optim.wrapper import OptimizerWrapper, Settings, adopt, repeat_schedulers_patch, wrapped_class
+from gradient.optim.wrapper import OptimizerWrapper, Settings, adopt, wrapped_class
 
 
 def wrap(
@@ -89,7 +91,7 @@ def wrap(
     try:
         # torch's own hooks around the step of the new class.
         optimizer._patch_step_function()
-        repeat_schedulers_patch(optimizer)
+        _repeat_schedulers_patch(optimizer)
         adopt(optimizer, settings, StateStore(pin_memory=settings.pin_memory))  # type: ignore[arg-type]
         is_lossy = optimizer.set_held_states(  # type: ignore[attr-defined]
             {param: held for param, held in state.items() if isinstance(param, Tensor)}, {}
@@ -116,6 +118,35 @@ def auto_wrap(
 ) -> Any:
     """Do what `wrap` does, which chooses for itself what torch-optstate has a second function for."""
     return wrap(optimizer, policy, chunk_size, chunk_size_on_cuda, initial_chunk_size, pin_memory, profile)
+
+
+def _repeat_schedulers_patch(optimizer: Optimizer) -> None:
+    """Patch the step as a scheduler does, if one had: its patch calls the step of the class that was.
+
+    Raises:
+        InvalidInputError: Somebody else has replaced the step of this optimizer.
+    """
+    patched = vars(optimizer).pop("step", None)
+    if patched is None:
+        return
+    if not hasattr(patched, "_wrapped_by_lr_sched"):
+        vars(optimizer)["step"] = patched
+        raise InvalidInputError(
+            f"the step of this {type(optimizer).__name__} was replaced by somebody else's",
+            code="step-replaced",
+            hint="wrap the optimizer before whatever replaces optimizer.step",
+        )
+    reference = weakref.ref(optimizer)
+    step: Any = type(optimizer).step
+
+    @functools.wraps(step)
+    def tracked(*args: Any, **kwargs: Any) -> Any:
+        live: Any = reference()
+        live._opt_called = True
+        return step.__get__(live, type(live))(*args, **kwargs)
+
+    tracked._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+    vars(optimizer)["step"] = tracked
 
 
 def _check(optimizer: object, policy: object) -> None:
