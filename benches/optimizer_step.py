@@ -4,8 +4,8 @@ A sample is one step; ours and the peer's alternate, with gradients that differ 
 nanoseconds a parameter; the ratio is the median over pairs, and below 1 ours is faster.
 
 "Others" are the cores that other processes kept busy: threads of torch that wait for one another lose far more
-by them than ours do. On two threads both sides are stepped by torch's own, which are awake after the other's step, as they
-are after a backward pass.
+by them than ours do. On two threads both sides are stepped by torch's own, which are awake after the other's step, as
+they are after a backward pass.
 
 Where there is AVX-512, the steps of AdamW are measured once more with both sides held to AVX2. `--peers` adds
 bitsandbytes and torchao where they are installed (3 minutes more).
