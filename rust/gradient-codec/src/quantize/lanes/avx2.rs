@@ -1,7 +1,7 @@
 //! Lanes of AVX2: two registers.
 #![expect(clippy::inline_always, reason = "what is not inlined is compiled for any processor")]
 
-use core::arch::x86_64::{__m128i, __m256, __m256i, _CMP_GT_OQ, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_HINT_T0};
+use core::arch::x86_64::{__m128i, __m256, __m256i, _CMP_GT_OQ, _CMP_NLT_UQ, _CMP_UNORD_Q, _MM_HINT_T0};
 use pulp::x86::V3;
 use pulp::{NullaryFnOnce, cast};
 
@@ -309,10 +309,9 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn nearer_zero_where_less(self, a: Floats, b: Floats, x: Floats, y: Floats) -> Floats {
         let (avx, op) = (self.0.avx, self.0.avx2);
-        // Of one sign, the one with the smaller bits.
-        let nearer = both(x, y, |x, y| cast(op._mm256_min_epu32(cast(x), cast(y))));
-        let is_less = both(a, b, |a, b| avx._mm256_cmp_ps::<_CMP_LT_OQ>(a, b));
-        [avx._mm256_blendv_ps(x[0], nearer[0], is_less[0]), avx._mm256_blendv_ps(x[1], nearer[1], is_less[1])]
+        // Where it is not less, more than any bits; of one sign, the one with the smaller bits is nearer.
+        let limit = all(a, b, y, |a, b, y| avx._mm256_or_ps(avx._mm256_cmp_ps::<_CMP_NLT_UQ>(a, b), y));
+        both(x, limit, |x, limit| cast(op._mm256_min_epu32(cast(x), cast(limit))))
     }
 
     #[inline(always)]
