@@ -602,7 +602,7 @@ def test_small_state_of_half_precision_is_kept_in_full_whether_it_was_loaded_or_
     assert [value.kind for value in biases] == ["float32", "float32"]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are torch's own where OpenMP is GCC's")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a torch with GCC's OpenMP is missing")
 @pytest.mark.parametrize("before", ["stepped", "not stepped"])
 def test_steps_share_torchs_threads_but_not_in_a_forked_child(before):
     told = subprocess.run([sys.executable, "-c", FORKS, before], capture_output=True, text=True, timeout=60, check=True)
