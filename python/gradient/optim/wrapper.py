@@ -214,7 +214,7 @@ class OptimizerWrapper(Optimizer):
                 is_lossy |= any(_is_loss(state[key], codec_for(key, codec)) for key, codec in changed.items())
                 if changed:
                     store.commit(param, state, changed, beta2=beta2.get(param))
-                    is_lossy |= any(_lost(state[key], store.entries[param][key]) for key in changed)
+                    is_lossy |= any(_lost(state[key], store.entries[param][key], param.device) for key in changed)
         return is_lossy
 
     def held_steps(self) -> dict[Tensor, int]:
@@ -353,9 +353,9 @@ def _is_loss(value: Any, codec: Codec) -> bool:
     return codec.kind not in ("float32", held) or (isinstance(value, Tensor) and value.dtype == torch.float64)
 
 
-def _lost(value: Any, kept: Any) -> bool:
+def _lost(value: Any, kept: Any, device: torch.device) -> bool:
     """Tell whether a user's codec has kept less of a value than there was."""
-    return isinstance(kept, Packed) and not torch.equal(kept.decode(value.device), full(value, value.device))
+    return isinstance(kept, Packed) and not torch.equal(kept.decode(device), full(value, device))
 
 
 def inner_step(kind: type[Optimizer]) -> Callable[..., Any]:

@@ -398,6 +398,21 @@ def test_a_codec_that_gives_back_all_that_it_is_given_is_not_called_a_loss(caplo
         assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("form", ["torch", "native"])
+def test_codes_are_taken_by_a_codec_of_a_user_and_given_back(form):
+    coded_one, own = (
+        wrap(optim.AdamW(params_of()), ALL_CODED),
+        wrap(optim.AdamW(params_of()), ConfigurablePolicy({"exp_avg": Rounded()})),
+    )
+    step(coded_one)
+    own.load_state_dict(coded_one.state_dict(format=form))
+    assert isinstance(next(iter(own.store.entries.values()))["exp_avg"], Packed)
+    coded_one.load_state_dict(own.state_dict(format=form))
+    assert coded_one.store.stats()["exp_avg"].bytes_after == 3 * 64 * 68
+    step(own)
+    step(coded_one)
+
+
 class Halved(Codec):
     """A codec of a user: half precision, beside a number."""
 
