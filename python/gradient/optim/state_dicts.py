@@ -94,7 +94,7 @@ def unboxed(
     """
     taken = {key: _taken(box, key) for key, box in state.items()}
     numbers = {param: number for number, param in enumerate(param for group in groups for param in group["params"])}
-    for param, one in taken.items():
+    for param, one in taken.items() if optimizer.is_known else ():
         for key in MOMENTA | VARIANCES if isinstance(param, Tensor) and isinstance(one, Mapping) else ():
             moment = one.get(key)
             if isinstance(moment, Tensor | Coded) and moment.shape != param.shape:

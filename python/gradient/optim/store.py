@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -297,7 +298,7 @@ def check_own(codec: Codec, packed: Any, value: Tensor) -> None:
     ):
         found = f"{back.dtype} {list(back.shape)} on {back.device}" if isinstance(back, Tensor) else repr(back)
         problem = f"decode gave {found} for {value.dtype} {list(value.shape)} on {value.device}"
-    elif isinstance(size, bool) or not isinstance(size, int) or size < 0:
+    elif isinstance(size, bool) or not isinstance(size, Integral) or int(size) < 0:
         problem = f"bytes gave {size!r}, which is no number of bytes"
     if problem is not None:
         raise InvalidInputError(

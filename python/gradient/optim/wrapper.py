@@ -87,6 +87,14 @@ class OptimizerWrapper(Optimizer):
         return self._settings.policy
 
     @property
+    def is_known(self) -> bool:
+        """Whether its class is torch's or ours.
+
+        Moments have the shape of their parameter then, and each parameter is stepped by itself.
+        """
+        return self.inner_class.__module__.startswith(("torch.optim", "gradient.optim"))
+
+    @property
     def optimizer(self) -> Optimizer:
         """The optimizer itself, for what was written for torch-optstate."""
         return self
@@ -326,9 +334,8 @@ def adopt(
     optimizer.last_step_timings = {}
     measure = settings.measure_error
     optimizer._native = None if rule is None else NativeSteps(store, settings.policy, rule, measure=measure)
-    trusted = optimizer.inner_class.__module__.startswith(("torch.optim", "gradient.optim"))
     optimizer._generic = GenericSteps(
-        inner_step(optimizer.inner_class), store, settings.policy, is_trusted=trusted, measure=measure
+        inner_step(optimizer.inner_class), store, settings.policy, is_trusted=optimizer.is_known, measure=measure
     )
     vars(optimizer)["state"] = OptimizerState(store)
     optimizer._bind()

@@ -190,6 +190,28 @@ def test_a_count_that_begins_with_the_first_step_goes_up_once_a_step():
         assert (optimizer.seen, optimizer.steps, optimizer.param_groups[0]["seen"]) == (seed + 1,) * 3
 
 
+class OfFewRows(Counts):
+    """Keeps a moment in fewer dimensions than its parameter has, as projections do."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for param in group["params"]:
+                average = self.state[param].setdefault("exp_avg", torch.zeros(8, param.shape[1]))
+                average.lerp_(param.grad[:8], 0.1)
+                param[:8].sub_(average, alpha=group["lr"])
+
+
+def test_a_moment_of_another_shape_than_its_parameter_is_loaded_where_the_class_keeps_it_so():
+    optimizers = [wrap(OfFewRows(params_of()), ALL_CODED) for _ in range(2)]
+    step(optimizers[0])
+    for form in ("torch", "native"):
+        optimizers[1].load_state_dict(optimizers[0].state_dict(format=form))
+        held = next(iter(optimizers[1].store.entries.values()))["exp_avg"]
+        assert held.shape == (8, 64)
+        step(optimizers[1])
+
+
 class KeepsNorm(Counts):
     """Keeps the norm of all gradients in its group."""
 
