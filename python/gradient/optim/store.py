@@ -68,8 +68,8 @@ class StateStore:
     choose: Callable[[Tensor, Mapping[Any, Any]], Mapping[Any, Codec]] | None = None
     _measured: dict[Any, dict[Tensor, tuple[float, float]]] = field(default_factory=dict)
     _next_seed: int | None = None
-    _known: dict[int, Codec] = field(default_factory=dict)
-    """Users' codecs that were seen to do what a codec does, by identity."""
+    _known: set[tuple[type, torch.dtype]] = field(default_factory=set)
+    """Users' codecs that were seen to do what a codec does, and the dtypes with which they did."""
 
     def get_memory_usage(self) -> int:
         """Give the bytes that the state takes: codes, scales, what is kept in full, and 8 for each number."""
@@ -80,7 +80,7 @@ class StateStore:
         stats: dict[Any, KeyStats] = {}
         for entry in self._by_parameter():
             for key, value in entry.items():
-                if not isinstance(value, Tensor | Coded | Packed) or not value.shape:
+                if not isinstance(value, Tensor | Coded | Packed) or (key == "step" and not value.shape):
                     continue
                 found = stats.setdefault(key, KeyStats())
                 found.num_tensors += 1
@@ -173,9 +173,9 @@ class StateStore:
         """
         if not isinstance(codec, BuiltinCodec):
             packed = codec.encode(value)
-            if id(codec) not in self._known:
+            if (type(codec), value.dtype) not in self._known:
                 check_own(codec, packed, value)
-                self._known[id(codec)] = codec
+                self._known.add((type(codec), value.dtype))
             return Packed(codec, _pinned(packed) if self.pin_memory else packed, value.shape, value.dtype)
         if codec.kind == FLOATS.get(value.dtype) and not codec.offload_to_cpu:
             return value
@@ -240,7 +240,7 @@ class StateStore:
         return self._next_seed - 1
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "slots": {}, "choose": None, "_measured": {}, "_next_seed": None, "_known": {}}
+        return {**vars(self), "slots": {}, "choose": None, "_measured": {}, "_next_seed": None, "_known": set()}
 
     def __repr__(self) -> str:
         return f"StateStore({len(self.entries)} parameters, {self.get_memory_usage():,} bytes)"

@@ -362,7 +362,9 @@ def _is_loss(value: Any, codec: Codec) -> bool:
 
 def _lost(value: Any, kept: Any, device: torch.device) -> bool:
     """Tell whether a user's codec has kept less of a value than there was."""
-    return isinstance(kept, Packed) and not torch.equal(kept.decode(device), full(value, device))
+    if not isinstance(kept, Packed):
+        return False
+    return not torch.allclose(kept.decode(device), full(value, device), rtol=0, atol=0, equal_nan=True)
 
 
 def inner_step(kind: type[Optimizer]) -> Callable[..., Any]:

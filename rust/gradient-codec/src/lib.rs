@@ -39,3 +39,4 @@ pub use codecs::{Codec, DeltaCodec, codecs, find_codec};
 pub use error::CodecError;
 pub use metadata::{decode_metadata, encode_metadata, metadata_encoded_len, metadata_raw_len};
 pub use pipeline::{Stage, decode, decodes_to, is_patch, patch};
+pub use processor::with_ieee_floats;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use gradient_codec::with_ieee_floats;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 /// Elements that it is worth to wake a thread for: some tens of microseconds.
@@ -81,10 +82,13 @@ impl Crew {
         let num_others = (numel / WORTH).min(pieces.len()).saturating_sub(1);
         let pieces = Mutex::new(pieces.into_iter());
         let next = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
+        // Threads have modes of their own, and the bits must not depend on who does a piece.
         let share = || {
-            while let Some(piece) = next() {
-                work(piece);
-            }
+            with_ieee_floats(|| {
+                while let Some(piece) = next() {
+                    work(piece);
+                }
+            });
         };
         match &self.0 {
             Others::Kept(others) if num_others > 0 => others.in_place_scope(|scope| {

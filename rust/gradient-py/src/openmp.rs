@@ -87,8 +87,9 @@ unsafe extern "C" fn take_part(data: *mut c_void) {
 fn is_forked() -> Option<bool> {
     /// `PF_FORKNOEXEC` of the kernel.
     const FORKED: u32 = 0x40;
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // After the name, which may have spaces and brackets: state, parent, group, session, terminal and its group, flags.
-    let flags: u32 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(6)?.parse().ok()?;
+    let stat = std::fs::read("/proc/self/stat").ok()?;
+    // After the name, which may be any bytes: state, parent, group, session, terminal and its group, flags.
+    let after_name = stat.rsplit(|byte| *byte == b')').next()?;
+    let flags: u32 = std::str::from_utf8(after_name).ok()?.split_ascii_whitespace().nth(6)?.parse().ok()?;
     Some(flags & FORKED != 0)
 }

@@ -406,6 +406,39 @@ def test_a_codec_that_is_none_is_named_with_what_it_does(how):
     assert not optimizer.store.get_memory_usage()
 
 
+def test_a_codec_is_looked_at_with_each_dtype_that_it_gets():
+    params = [*params_of(1), nn.Parameter(torch.randn(64, 64).bfloat16())]
+    optimizer = wrap(optim.AdamW(params), ConfigurablePolicy({"exp_avg": Rounded()}))
+    for param in params:
+        param.grad = torch.ones_like(param)
+    with pytest.raises(InvalidInputError, match=r"Rounded can not be used.*float32.*bfloat16"):
+        optimizer.step()
+
+
+class MakesThemAnew(Policy):
+    """Gives another codec, of the same kind, each time; and none for what is to be in full."""
+
+    def get_codecs(self, param, state, step):
+        return {"exp_avg": Rounded(), "exp_avg_sq": None}
+
+
+def test_a_policy_may_make_its_codecs_anew_and_give_none():
+    optimizer = wrap(optim.AdamW(params_of()), MakesThemAnew())
+    for seed in range(20):
+        step(optimizer, seed)
+    assert len(optimizer.store._known) == 1
+    stats = optimizer.store.stats()
+    assert (stats["exp_avg"].num_coded, stats["exp_avg_sq"].num_coded) == (3, 0)
+    wrap(optim.AdamW(params_of()), MakesThemAnew()).load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("kind", [optim.AdamW, optim.RAdam])
+def test_moments_without_dimensions_count_and_counters_do_not(kind):
+    optimizer = wrap(kind([nn.Parameter(torch.ones(()))]))
+    step(optimizer)
+    assert {key: found.bytes_after for key, found in optimizer.store.stats().items()} == {"exp_avg": 4, "exp_avg_sq": 4}
+
+
 def test_a_codec_that_gives_back_all_that_it_is_given_is_not_called_a_loss(caplog, monkeypatch):
     monkeypatch.setattr(kept, "_said", set())
     policy = ConfigurablePolicy({"exp_avg": Rounded()})

@@ -616,3 +616,31 @@ def test_steps_share_torchs_threads_but_not_in_a_forked_child(before):
     assert lines["child"].startswith("1 ")
     assert lines["parent"].split()[1:] == lines["child"].split()[1:]
     assert lines["child"].split()[1] == lines["child"].split()[2] != "1.0"
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "SGD", "Lion"])
+def test_the_mode_of_a_thread_makes_no_difference(kind):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(500, 300, generator=generator)
+    # Numbers, and squares of numbers, that are less than the smallest normal one.
+    gradients = [torch.randn(500, 300, generator=generator) * 1e-39, torch.randn(500, 300, generator=generator) * 1e-20]
+    before, results = torch.get_num_threads(), []
+    try:
+        for flushed, threads in ((False, 1), (True, 1), (True, 2), (False, 2)):
+            assert torch.set_flush_denormal(flushed)
+            torch.set_num_threads(threads)
+            param = nn.Parameter(values.clone())
+            optimizer = wrap(KINDS[kind]([param]), IN_FULL)
+            for number in range(4):
+                param.grad = gradients[number % 2].clone()
+                optimizer.step()
+            torch.set_flush_denormal(False)
+            moments = [value for value in optimizer.store.entries[param].values() if isinstance(value, torch.Tensor)]
+            results.append([param.detach(), *moments])
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
+    assert 0 < results[0][1].abs().max() < 1e-18
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            assert one.view(torch.int32).equal(two.view(torch.int32))

@@ -79,7 +79,7 @@ def chosen_codecs(policy: Policy, param: Tensor, state: Mapping[str, Any], step:
     if unknown:
         asked, has = (", ".join(sorted(map(str, keys))) for keys in (unknown, state.keys()))
         say_once(f"{type(policy).__name__} has codecs for {asked}, which the state does not have: it has {has}")
-    return {key: codec for key, codec in codecs.items() if key in state}
+    return {key: codec for key, codec in codecs.items() if key in state and codec is not None}
 
 
 def tensors_of(state: Mapping[str, Any]) -> Iterator[tuple[str, torch.Size, torch.dtype]]:
