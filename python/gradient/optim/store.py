@@ -284,6 +284,8 @@ def check_own(codec: Codec, packed: Any, value: Tensor) -> None:
     size: Any
     try:
         back, size = codec.decode(packed, device=value.device), codec.bytes(packed)
+    except (MemoryError, torch.cuda.OutOfMemoryError):
+        raise
     except Exception as error:
         raise InvalidInputError(
             f"{name} can not be used: {type(error).__name__}: {error}",

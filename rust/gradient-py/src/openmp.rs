@@ -11,6 +11,7 @@
 use std::any::Any;
 use std::ffi::{c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use gradient_optim::Team;
@@ -22,31 +23,40 @@ type Parallel = unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void), *mut c_v
 #[derive(Debug)]
 pub(crate) struct OpenMp {
     parallel: Parallel,
-    process: u32,
 }
+
+/// Whether this process began with `fork` since a runtime was found. (Its number may be the parent's, in a namespace of
+/// its own.)
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
 
 impl OpenMp {
     /// Returns it, if this process has one that can be used.
     pub(crate) fn here() -> Option<&'static Self> {
         static FOUND: OnceLock<Option<OpenMp>> = OnceLock::new();
-        let process = std::process::id();
-        FOUND.get_or_init(|| Self::find(process)).as_ref().filter(|found| found.process == process)
+        FOUND.get_or_init(Self::find).as_ref().filter(|_| !IS_CHILD.load(Ordering::Relaxed))
     }
 
     #[cfg(target_os = "linux")]
-    fn find(process: u32) -> Option<Self> {
+    fn find() -> Option<Self> {
+        extern "C" fn began() {
+            IS_CHILD.store(true, Ordering::Relaxed);
+        }
+
         if is_forked() != Some(false) {
+            return None;
+        }
+        // SAFETY: what is called in a child does nothing but write a word.
+        if unsafe { libc::pthread_atfork(None, None, Some(began)) } != 0 {
             return None;
         }
         // SAFETY: the name ends with a zero; loaders may be asked at any time.
         let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"GOMP_parallel".as_ptr()) };
         // SAFETY: of this name there is a function of this type, in every runtime: compiled code depends on it.
-        (!symbol.is_null())
-            .then(|| Self { parallel: unsafe { std::mem::transmute::<*mut c_void, Parallel>(symbol) }, process })
+        (!symbol.is_null()).then(|| Self { parallel: unsafe { std::mem::transmute::<*mut c_void, Parallel>(symbol) } })
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn find(_process: u32) -> Option<Self> {
+    fn find() -> Option<Self> {
         None
     }
 }

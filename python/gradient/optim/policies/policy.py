@@ -76,7 +76,7 @@ def chosen_codecs(policy: Policy, param: Tensor, state: Mapping[str, Any], step:
             hint="return {} where nothing is to be coded",
         )
     unknown = codecs.keys() - state.keys()
-    if unknown:
+    if unknown and len(state):
         asked, has = (", ".join(sorted(map(str, keys))) for keys in (unknown, state.keys()))
         say_once(f"{type(policy).__name__} has codecs for {asked}, which the state does not have: it has {has}")
     return {key: codec for key, codec in codecs.items() if key in state and codec is not None}
